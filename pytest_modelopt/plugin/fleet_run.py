@@ -16,11 +16,10 @@ from pytest_modelopt.fleet.project import Project, ProjectError
 from pytest_modelopt.plugin.attached_cases import attach
 from pytest_modelopt.plugin.collecting.collection import CaseItem, is_gated, test_id, unmeasured
 from pytest_modelopt.plugin.fleet_reports import PlacedTest
-from pytest_modelopt.plugin.resuming import travelling
+from pytest_modelopt.plugin.resuming import keep_whole, travelling
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.plugin.usage_errors import usage_error
 from pytest_modelopt.results.figures import format_count
-from pytest_modelopt.results.record import Target
 from pytest_modelopt.results.target import Fingerprint, is_for
 
 _PLUGIN = "pytest_modelopt.plugin.fleet_job"
@@ -65,13 +64,15 @@ class FleetRun:
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         if session.testsfailed or session.config.option.collectonly:
             return None  # as pytest tells it
-        resumed = self._session.resumed
-        placed = [item for item in session.items if is_gated(item) and test_id(item) not in resumed]
-        if not placed:
+        gated = [item for item in session.items if is_gated(item)]
+        if not gated:
             return None
         engine = self._engine()
         try:
-            for job in self._made_jobs(placed, engine):
+            machines = self._machines(engine) if self._session.targets else []
+            keep_whole(self._session, gated, machines)
+            placed = [item for item in gated if test_id(item) not in self._session.resumed]
+            for job in self._made_jobs(placed, machines):
                 engine.submit(job)
             here = [item for item in session.items if test_id(item) not in self._tests]
             for item, following in zip_longest(here, here[1:]):
@@ -98,7 +99,7 @@ class FleetRun:
         self._session.project = project.digest
         return project
 
-    def _made_jobs(self, items: Sequence[pytest.Item], engine: Engine) -> list[Job]:
+    def _made_jobs(self, items: Sequence[pytest.Item], machines: Sequence[tuple[Machine, Fingerprint]]) -> list[Job]:
         """Cases of one model on one device are one job, whose original is measured once, and tests of one file; on each
         place where a target wants them."""
         root = self._config.rootpath
@@ -111,8 +112,7 @@ class FleetRun:
         command = ("pytest", "-p", _PLUGIN, *arguments, f"--rootdir={ROOT}")
         folder = self._config.invocation_params.dir.relative_to(root).as_posix()
         environment = carried_environment(root)
-        targets = self._targets()
-        machines = self._machines(engine) if targets else []
+        targets = self._session.targets
         jobs = []
         for (name, device), tests in groups.items():
             for place in places(machines, [target for target in targets if not device or is_for(target, device)]):
@@ -130,12 +130,6 @@ class FleetRun:
             return engine.machines(fingerprint)
         except EngineError as error:
             raise usage_error(f"--modelopt-ray {self._address}: {error}", "usage-fleet") from None
-
-    def _targets(self) -> list[Target]:
-        """Those that this run is about."""
-        stated = self._session.budgets.targets if self._session.budgets else ()
-        only = self._session.options.targets
-        return [target for target in stated if not only or target.name in only]
 
     def _arguments(self) -> list[str]:
         """Of pytest's command line, so that a job collects what this process did: a limit's share of the error depends

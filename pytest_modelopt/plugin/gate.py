@@ -194,6 +194,10 @@ class Gate:
         known = (test_id(item) for item in self._items if _is_planned(item))
         stated = entry_ids(run, self._config.rootpath, self._items)
         run.collected = tuple(dict.fromkeys([*known, *self._known, *run.planned, *stated]))
+        if run.resumed and run.options.ray is None:  # else once the machines are known
+            from pytest_modelopt.plugin.resuming import keep_whole, this_machine
+
+            keep_whole(run, session.items, this_machine(run))
         note_turns(self._config, session.items, run)
         preload(*(module for item in session.items for module in _imported_by(item)))
         if run.planned and not self._is_worker and not self._config.getoption("collectonly"):

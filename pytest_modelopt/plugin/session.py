@@ -20,7 +20,7 @@ from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Against, Base
 from pytest_modelopt.results.case import ORIGINAL, Case, CaseError, MeasuredCase, next_stage
 from pytest_modelopt.results.consistency.contradictions import disagreement_of
-from pytest_modelopt.results.record import Environment, Record
+from pytest_modelopt.results.record import Environment, Record, Target
 from pytest_modelopt.results.verdicts import Limit, ceiling_of
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class Session:
     """Files that were skipped as a whole (`pytest.importorskip`), and may hold tests that measure."""
     outputs: Outputs | None = None
     """None in a worker of pytest-xdist, which writes nothing."""
-    resumed: dict[str, tuple[Case, Environment]] = field(default_factory=dict)
-    """By its id, a case that an interrupted run has measured, and the machine that did."""
+    resumed: dict[str, list[tuple[Case, Environment]]] = field(default_factory=dict)
+    """By the id of a case, what an interrupted run has measured of it, each time with the machine."""
     project: str = ""
     """Digest of the project's files; '' where nobody had to know."""
     turns: dict[str, dict[str, CaseEntry]] = field(default_factory=dict)
@@ -139,16 +139,23 @@ class Session:
         return replace(made, time_limit_s=self.options.time_limit_s or made.time_limit_s)
 
     @property
+    def targets(self) -> list[Target]:
+        """Those of budgets.yaml that this run is about."""
+        stated = self.budgets.targets if self.budgets else ()
+        return [target for target in stated if not self.options.targets or target.name in self.options.targets]
+
+    @property
     def compares_with_base(self) -> bool:
         """Whether there is a base, so that each variant is compared with itself there, too."""
         return self.revision is not None or self.saved is not None
 
-    def run_entry(self, case_id: str, entry: CaseEntry) -> Case:
-        """Measure one case of budgets.yaml and judge it; with those whose timing takes turns with its own, once."""
+    def run_entry(self, case_id: str, entry: CaseEntry) -> list[Case]:
+        """Measure one case of budgets.yaml and judge it; with those whose timing takes turns with its own, once. One
+        that an interrupted run has measured is judged on each of its machines."""
         from pytest_modelopt.measuring.controller.runner import Request
 
         if case_id in self.resumed:
-            return self._judged_again(case_id, entry)
+            return [self._judged_again(*found, entry) for found in self.resumed[case_id]]
         requests: list[Request] = []
         for each_id, each in self.turns.pop(case_id, {}).items():
             self.turns.pop(each_id, None)
@@ -162,7 +169,7 @@ class Session:
             self._measure_in_turns(requests)
         model = entry.model
         case = self.run(case_id, model.name, entry.limits, self.variant(entry), model.inference)
-        return self._judged_where_it_ran(case, entry) if entry.at_targets else case
+        return [self._judged_where_it_ran(case, entry) if entry.at_targets else case]
 
     def _judged_where_it_ran(self, case: Case, entry: CaseEntry) -> Case:
         """By the limits of what the worker says this machine is, where that is more than this process knew of it: the
@@ -179,22 +186,23 @@ class Session:
         judged = judge(replace(case, limits=limits), timed_limits=self.timed_limits)
         return replace(judged, findings=examine(judged, self._environment))
 
-    def _judged_again(self, case_id: str, entry: CaseEntry) -> Case:
-        """The case of an interrupted run, by the limits of budgets.yaml: a record may claim others."""
+    def _judged_again(self, case: Case, machine: Environment, entry: CaseEntry) -> Case:
+        """The case of an interrupted run, by the limits of budgets.yaml on its machine: a record may claim others."""
         from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.judging.judge import judge
+        from pytest_modelopt.results.target import fingerprint_of
 
-        case, machine = self.resumed[case_id]
-        judged = judge(replace(case, limits=entry.limits), timed_limits=self.timed_limits)
-        return replace(judged, findings=examine(judged, machine))
+        limits = entry.limits_on(fingerprint_of(machine)) if entry.at_targets else entry.limits
+        judged = judge(replace(case, limits=limits), timed_limits=self.timed_limits)
+        return replace(judged, findings=examine(judged, machine), machine=self._number_of(machine))
 
     @property
     def environment(self) -> Environment | None:
         return self._environment
 
     def machine_of(self, test: str) -> Environment | None:
-        """The one on which the test has measured."""
-        return self.resumed[test][1] if test in self.resumed else self._environment
+        """The one on which the test has measured; None where its cases name theirs."""
+        return None if test in self.resumed else self._environment
 
     def _measure_in_turns(self, requests: Sequence[Request]) -> None:
         """The cases, for their tests. What ends the run keeps those that were measured; what ends one test only leaves
@@ -354,12 +362,16 @@ class Session:
         if known is None or (known.gpu is None and told is not None and told.gpu is not None):
             self._environment = told or known  # a worker of pytest-xdist may have had no case on the GPU
         if report.environment is not None and (self.options.ray or self.resumed):
-            if report.environment not in self._machines:
-                self._machines.append(report.environment)
-            machine = self._machines.index(report.environment)
+            machine = self._number_of(report.environment)
             report = replace(report, cases=[replace(case, machine=machine) for case in report.cases])
         if self._tests.take(report):
             self.update_report()
+
+    def _number_of(self, machine: Environment) -> int:
+        """As `Case.machine` counts the machines of a record."""
+        if machine not in self._machines:
+            self._machines.append(machine)
+        return self._machines.index(machine)
 
     @property
     def has_results(self) -> bool:

@@ -1,4 +1,4 @@
-"""The columns that a reader asks for: coverage, both ends of intervals, bounds, flips and the share of each change."""
+"""The columns that a reader asks for: coverage, providers, intervals, bounds, flips and shares of changes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from pytest_modelopt.reporting.cells import (
     throughput,
 )
 from pytest_modelopt.reporting.columns import Column
+from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.table import Block
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_percentage
+from pytest_modelopt.results.measurement import Measurement
 
 
 def detail_columns(block: Block) -> list[Column]:
@@ -47,6 +49,7 @@ def _cells_by_name(block: Block, cases: Sequence[Case]) -> dict[str, Iterable[st
     latencies = zip(latency_cells(timings), map(throughput, cases), strict=True)
     return {
         "changed": map(_changed, cases),
+        "runs on": map(_runs_on, cases),
         "memory": memory_cells(cases),
         "size": size_cells(cases),
         _loss(block): bounded_drop_cells(cases),
@@ -66,6 +69,8 @@ def legend(block: Block) -> str:
     told = [f"in brackets: the change from the {'base' if block.is_against_base else 'original'}"]
     if any(case.coverage is not None and case.coverage.multiply_adds for case in cases):
         told.append("changed: weight bytes / multiply-adds")
+    if any(_runs_on(case) != NOT_MEASURED for case in cases):
+        told.append("runs on: the share of a session's operators by provider")
     if any(case.agreement or case.interval for case in cases):
         judged = ", which limits are judged by" if any(case.inference == "population" for case in cases) else ""
         told.append(f"{_loss(block)}: with its 95% bound{judged}")
@@ -87,3 +92,23 @@ def _changed(case: Case) -> str:
         return NOT_MEASURED
     shares = [case.coverage.share, case.coverage.multiply_adds_share]
     return " / ".join(format_percentage(round(share, 4)) for share in shares if share is not None)
+
+
+def _runs_on(case: Case) -> str:
+    """`75% CUDA, 25% CPU`, of each session, with the original's where it is another: of how much its device is used."""
+    before, after = _shares(case.reference), _shares(case.variant)
+    return f"{after or NOT_MEASURED} (original: {before})" if before not in ("", after) else after or NOT_MEASURED
+
+
+def _shares(side: Measurement | None) -> str:
+    seen = side.observations if side is not None else None
+    told = []
+    for session in (seen.sessions if seen is not None else None) or ():
+        whole = sum(session.operators.values())
+        if whole > 0 and min(session.operators.values()) >= 0:  # a record may say anything
+            shares = (
+                f"{format_percentage(round(number / whole, 4))} {plain_line(name.removesuffix('ExecutionProvider'))}"
+                for name, number in session.operators.items()
+            )
+            told.append(", ".join(shares))
+    return "; ".join(told)

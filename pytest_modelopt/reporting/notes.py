@@ -18,7 +18,7 @@ from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.target_notes import target_notes
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.figures import format_bytes, format_count, format_factor, format_percentage
+from pytest_modelopt.results.figures import format_bytes, format_count, format_factor
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.run_outcome import run_outcome
@@ -45,7 +45,6 @@ def model_notes(record: Record) -> list[Item]:
         *generation_notes(record),
         *_notes(record),
         *_unlike_class(record),
-        *_providers(record),
         *_repeats(record),
         *_process_memory(record),
         *_reserved(record),
@@ -239,27 +238,6 @@ def _unlike_class(record: Record) -> Iterator[Item]:
             f"{name} ({first_names(recipes)}): {format_count(len(names), 'layer')} {are}, {quoted}: {plain_line(why)}"
         )
         yield Item("info", "NOTE", f"{name}: layers left as they are", text)
-
-
-def _providers(record: Record) -> Iterator[Item]:
-    """What share of a session's operators each provider runs. Of one that fell back to the CPU the doctor speaks."""
-    about: dict[tuple[str, str], dict[str, None]] = {}
-    for case in record.cases:
-        for measurement in _measurements(case):
-            seen = measurement.observations
-            for session in (seen.sessions if seen is not None else None) or ():
-                whole = sum(session.operators.values())
-                is_told = whole > 0 and min(session.operators.values()) >= 0  # a record may say anything
-                if is_told and not session.fell_back:
-                    shares = (
-                        f"{format_percentage(number / whole)} by {name}" for name, number in session.operators.items()
-                    )
-                    text = f"{session.runtime} runs {format_count(whole, 'operator')}: {', '.join(shares)}"
-                    _add(about, (case.model, text), variant_name(case, measurement))
-    for (model, text), variants in about.items():
-        name = plain_line(model)
-        told = f"{name} ({first_names(variants)}): {plain_line(text)}"
-        yield Item("info", "NOTE", f"{name}: what runs its operators", told)
 
 
 def _repeats(record: Record) -> Iterator[Item]:

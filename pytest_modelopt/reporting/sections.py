@@ -127,8 +127,8 @@ def _fits(columns: Sequence[Column]) -> bool:
 
 
 def _in_markdown(column: Column) -> Column:
-    """The strings of a record are escaped: recipes, and a metric as a header. What is broken is bold, too."""
-    cells = [escape(cell) if column.name == "recipe" else cell for cell in column.cells]
+    """The strings of a record are escaped: recipes, providers, a metric as a header. What is broken is bold, too."""
+    cells = [escape(cell) if column.name in ("recipe", "runs on") else cell for cell in column.cells]
     bold = [cell.startswith("✗") for cell in cells]
     made = tuple(f"**{cell}**" if is_bold else cell for cell, is_bold in zip(cells, bold, strict=True))
     return Column(escape(column.name), made, column.alignment)

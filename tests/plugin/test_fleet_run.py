@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.plugin.fleet_run import FleetRun
-from pytest_modelopt.results.json import read
+from pytest_modelopt.results.json import dumps, read
 from pytest_modelopt.results.run_outcome import run_outcome
 from tests.plugin.engine_here import EngineHere
 from tests.plugin.fleet_exact import exact
@@ -56,9 +56,9 @@ def fleet_project(project: Project) -> pytest.Pytester:
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[EngineHere]]:
     """Takes the place of Ray's; gives those that runs have made."""
 
-    def use(loses: dict[tuple[str, int], int] | None = None, architectures: tuple[str, ...] = ()) -> list[EngineHere]:
-        made: list[EngineHere] = []
+    made: list[EngineHere] = []
 
+    def use(loses: dict[tuple[str, int], int] | None = None, architectures: tuple[str, ...] = ()) -> list[EngineHere]:
         def make(self: FleetRun) -> EngineHere:
             copy = tmp_path / f"copy{len(made)}"
             made.append(EngineHere(copy, self._project(), loses or {}, architectures=architectures))
@@ -211,6 +211,7 @@ def test_what_cannot_be_gone_on_with_is_named(fleet_project: pytest.Pytester, fi
     [
         (("-n", "2"), "--modelopt-ray does not go together with -n: pytest-xdist would place the tests, too"),
         (("--modelopt-against", "HEAD"), "--modelopt-against"),
+        (("-n", "2", "--modelopt-resume", "r.json"), "--modelopt-resume does not go together with -n: the processes"),
     ],
 )
 def test_what_does_not_go_together_is_said_before_anything_runs(
@@ -283,3 +284,54 @@ def test_a_case_is_measured_and_judged_on_a_machine_of_each_target(
             "NOTE the target mainframe (s390x): no machine of this run is one *; its limits were not checked",
         ]
     )
+
+    goes_on = ("--modelopt-resume", "report/record.json", "budgets.yaml")
+    engine(architectures=("ppc64le", "riscv64", "x86_64"))
+    result, again = run(pytester, "--modelopt-ray", "auto", *goes_on)
+    result.assert_outcomes(failed=1)
+    assert engines[1].submitted == [], "the record has it from each target that is there"
+    there = {machine.architecture: case for case in again.cases if (machine := again.machine_of(case))}
+    assert len(again.cases) == len(there) == 2
+    for architecture, case in there.items():
+        assert replace(case, machine=0) == replace(found[architecture], machine=0)
+
+    result, here = run(pytester, *goes_on)  # this machine is of the target `any` only, as those are
+    result.assert_outcomes(failed=1)
+    assert here.cases == again.cases
+    assert (here.environment, here.other_machines) == (again.environment, again.other_machines)
+
+    result, only = run(pytester, "--modelopt-ray", "auto", "--modelopt-targets", "power", *goes_on)
+    result.assert_outcomes(passed=1)
+    assert engines[2].submitted == []
+    assert [only.machine_of(case).architecture for case in only.cases] == ["ppc64le"], "what the run is about"
+
+    (pytester.path / "report" / "record.json").write_text(dumps(again), encoding="utf-8")
+    engine(architectures=("ppc64le", "riscv64", "sparc64"))
+    result, whole = run(pytester, "--modelopt-ray", "auto", *goes_on)
+    result.assert_outcomes(failed=1)
+    assert {job.machines for job, _ in engines[3].submitted} == {("ppc64le",), ("riscv64",), ("sparc64",)}
+    assert {whole.machine_of(case).architecture for case in whole.cases} == set(kinds.values())
+    assert run_outcome(whole).causes == ("red case",)
+
+
+def test_only_cases_of_budgets_yaml_are_taken_from_a_record(
+    project: Project, engine: Callable[..., list[EngineHere]]
+) -> None:
+    """A test may have changed what it measures before it is called; and it would run here, as if it had run there."""
+    pytester = project(BUDGETS)
+    pytester.makepyfile(
+        test_it="""
+        import pytest, shop
+
+        @pytest.mark.model_budget(max_size="1 GB")
+        def test_measures(modelopt):
+            modelopt(shop.classifier(), data=shop.data(), recipe="int8-dynamic")
+        """
+    )
+    engines = engine()
+    for goes_on in ((), ("--modelopt-resume", "report/record.json")):
+        result, record = run(pytester, "--modelopt-ray", "auto", "test_it.py", *goes_on)
+        result.assert_outcomes(passed=1)
+        [case] = record.cases
+        assert case.error is None
+    assert [len(each.submitted) for each in engines] == [1, 1]

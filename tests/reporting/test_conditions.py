@@ -13,8 +13,6 @@ from pytest_modelopt.reporting.summary import machine
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
 from pytest_modelopt.results.figures import format_factor
-from pytest_modelopt.results.measurement import Measurement
-from pytest_modelopt.results.observations import Observations, ProviderSession
 from pytest_modelopt.results.timed_pairs import Conditions, EarlierRuns, Timing, WorkerUse
 from pytest_modelopt.statistics.samples import ORIGINAL_TOLERANCE
 from tests.reporting.records_by_hand import QUIET, case, limit, measurement, record, timing, verdict
@@ -112,26 +110,6 @@ def test_a_gpu_is_told_with_its_name_its_tables_and_its_reserved_memory() -> Non
     assert "; Example GPU (CUDA 13.0), Example CPU (AVX512), torch" in machine(run)
     (note,) = [item for item in items(run) if "reserved" in item.title]
     assert note.text == "digits-vit: reserved on the GPU by torch's allocator: original 40 MiB"
-
-
-def test_the_operators_that_each_provider_runs_are_told_by_their_share() -> None:
-    session = ProviderSession(
-        "ONNX Runtime", ("OwnProvider", "CPU"), ("OwnProvider", "CPU"), {"OwnProvider": 9, "CPU": 3}
-    )
-    others = (
-        replace(session, operators={}),
-        replace(session, operators={"OwnProvider": 9, "CPU": -1}),
-        replace(session, operators={"CPU": 12}),  # told by the doctor
-    )
-
-    def side(recipe: str | None) -> Measurement:
-        return replace(measurement(recipe), observations=Observations(sessions=(session, *others)))
-
-    cases = case("student", reference=measurement(None), variant=side("student")), case("bf16", reference=side(None))
-    (note,) = [item for item in items(record(*cases)) if "operators" in item.title]
-    assert note.text == (
-        "digits-vit (student, original): ONNX Runtime runs 12 operators: 75% by OwnProvider, 25% by CPU"
-    )
 
 
 def test_a_speedup_that_is_corrected_to_the_best_state_is_told_as_it_was_timed_too() -> None:

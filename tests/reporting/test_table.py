@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from pytest_modelopt.reporting.detail_columns import legend
+from pytest_modelopt.reporting.sections import details_section
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import ORIGINAL, CaseError
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Measurement
+from pytest_modelopt.results.observations import Observations, ProviderSession
 from tests.reporting.drawn_tables import details, table
 from tests.reporting.records_by_hand import (
     MIB,
@@ -72,6 +74,32 @@ def test_of_weight_bytes_and_of_multiply_adds() -> None:
     told = record(case(coverage=Coverage(layers, ())), case("other", coverage=Coverage(layers[:1], ())))
     assert details(told)["changed"] == ("25% / 0.4%", "100% / 100%")
     assert legend(blocks(told)[0]).endswith("; changed: weight bytes / multiply-adds")
+
+
+def test_how_much_of_a_session_each_provider_runs_stands_beside_the_coverage() -> None:
+    """Of one whose counts a record makes up, nothing does."""
+
+    def side(*operators: dict[str, int]) -> Measurement:
+        sessions = tuple(ProviderSession("ONNX Runtime", ("X",), ("X",), each) for each in operators)
+        return replace(measurement("r"), observations=Observations(sessions=sessions))
+
+    split, whole = {"OwnExecutionProvider": 9, "CPUExecutionProvider": 3}, {"OwnExecutionProvider": 12}
+    told = record(
+        case("split", reference=side(whole), variant=side(split)),
+        case("same", reference=side(split), variant=side(split)),
+        case("two", reference=side(), variant=side(split, {}, {"Own": 9, "CPU": -1}, whole)),
+        case("none", reference=side(whole), variant=side()),
+        case("hostile", reference=side(), variant=side({"<img>\x1b[31m|": 1})),
+    )
+    assert details(told)["runs on"] == (
+        "75% Own, 25% CPU (original: 100% Own)",
+        "75% Own, 25% CPU",
+        "75% Own, 25% CPU; 100% Own",
+        "- (original: 100% Own)",
+        "100% <img>|",
+    )
+    assert legend(blocks(told)[0]).endswith("; runs on: the share of a session's operators by provider")
+    assert "<img>" not in "".join(section.text for block in blocks(told) for section in details_section(block))
 
 
 def test_only_figures_that_carry_a_limit_or_have_changed_have_a_column() -> None:

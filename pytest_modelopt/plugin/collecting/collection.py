@@ -81,14 +81,13 @@ class CaseItem(pytest.Item):
         self.add_marker("model_budget")
         self.extra_keyword_matches.add(keyword(entry.name))
 
-    def measure(self) -> Case:
+    def measure(self) -> list[Case]:
         return self.config.stash[SESSION].run_entry(test_id(self), self.entry)
 
     def runtest(self) -> None:
         session = self.config.stash[SESSION]
-        case = self.measure()
-        self.stash[CASES] = [case]
-        message = red_message([case], session)
+        cases = self.stash[CASES] = self.measure()
+        message = red_message(cases, session)
         if message:
             raise BrokenBudget(message)
 
@@ -104,8 +103,8 @@ class CaseItem(pytest.Item):
 class AgainstBase(CaseItem):
     """A variant, or the original, against the same at the base: fails when a limit of `regression:` is broken."""
 
-    def measure(self) -> Case:
-        return self.config.stash[SESSION].run_against(test_id(self), self.entry)
+    def measure(self) -> list[Case]:
+        return [self.config.stash[SESSION].run_against(test_id(self), self.entry)]
 
 
 class BrokenBudget(Exception):
