@@ -96,6 +96,9 @@ def add_parser(commands: Commands) -> None:
         help="measure recipes side by side on the machines of a Ray cluster, all but their times",
     )
     parser.add_argument(
+        "--slurm", type=Path, metavar="DIR", help="the same on a Slurm cluster, whose machines share this folder"
+    )
+    parser.add_argument(
         "--budgets", type=Path, metavar="FILE", help="the budgets file (default: the one that pytest would take)"
     )
     parser.add_argument(
@@ -141,6 +144,7 @@ def _explore(
     cache: Cache,
     start: float,
 ) -> int:
+    from pytest_modelopt.cli.exploration.explore_fleet import cluster_of
     from pytest_modelopt.cli.exploration.explore_gauge import GateGauge, Watch
     from pytest_modelopt.cli.exploration.explore_report import export_choice, keep_record, plot
     from pytest_modelopt.cli.exploration.explore_sensitivity import tell_sensitivity
@@ -153,8 +157,11 @@ def _explore(
             raise ValueError(
                 "--html belongs to --sensitivity; `report RECORD --html FILE` makes a page of the finalists"
             )
-        if options.ray is not None and options.sensitivity:
-            raise ValueError("--ray tries recipes side by side, and --sensitivity tries none: take one of them away")
+        if (cluster := cluster_of(options)) is not None and options.sensitivity:
+            option = f"--{cluster.engine}"
+            raise ValueError(
+                f"{option} tries recipes side by side, and --sensitivity tries none: take one of them away"
+            )
         if options.sensitivity:
             original, _ = _looked(options, gauge)
             _use(cache, gauge, original)

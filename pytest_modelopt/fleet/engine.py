@@ -1,11 +1,12 @@
-"""The interface of an engine that places jobs on machines; `on_ray.py` implements it."""
+"""The interface of an engine that places jobs on machines; `on_ray.py` and `on_slurm.py` implement it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 from pytest_modelopt.fleet.job import Event, Job
 from pytest_modelopt.fleet.project import Project
@@ -14,6 +15,36 @@ from pytest_modelopt.results.target import Fingerprint
 
 class EngineError(Exception):
     """Why jobs cannot be placed; the message says what to do."""
+
+
+_NEEDS = {"ray": ("ray", "Ray", "fleet"), "slurm": ("submitit", "submitit", "slurm")}
+"""Module, its name, and the extra that installs it."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The machines that the user names."""
+
+    engine: Literal["ray", "slurm"]
+    place: str
+    """The address of a Ray cluster, or the folder that the machines of a Slurm cluster share."""
+
+    def require(self) -> None:
+        """Raises EngineError where what it needs is not installed."""
+        module, name, extra = _NEEDS[self.engine]
+        if find_spec(module) is None:
+            raise EngineError(f"{name} is not installed: pip install 'pytest-modelopt[{extra}]'")
+
+    def connect(self, project: Project) -> Engine:
+        """The engine of the cluster, to which the project travels. Raises EngineError."""
+        self.require()
+        if self.engine == "ray":
+            from pytest_modelopt.fleet.on_ray import RayEngine
+
+            return RayEngine(self.place, project)
+        from pytest_modelopt.fleet.on_slurm import SlurmEngine
+
+        return SlurmEngine(Path(self.place), project)
 
 
 @dataclass(frozen=True)
@@ -55,17 +86,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End all jobs, and leave the cluster. May be called twice."""
-
-
-def require_ray() -> None:
-    """Raises EngineError where Ray is not installed."""
-    if find_spec("ray") is None:
-        raise EngineError("Ray is not installed: pip install 'pytest-modelopt[fleet]'")
-
-
-def connect(address: str, project: Project) -> Engine:
-    """The Ray cluster at `address`, to which the project travels. Raises EngineError."""
-    require_ray()
-    from pytest_modelopt.fleet.on_ray import RayEngine
-
-    return RayEngine(address, project)

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def carried_environment(root: Path) -> dict[str, str]:
     return {name: folder.sub(ROOT, value) for name, value in os.environ.items() if name.startswith(_CARRIED)}
 
 
-def run_job(job: Job, root: Path) -> Iterator[Event]:
+def run_job(job: Job, root: Path) -> Generator[Event, None, None]:
     """Run the job's command in the copy of the project at `root`, and yield its events as they come, the end last.
 
     Closing the iterator ends the process and all that it started.

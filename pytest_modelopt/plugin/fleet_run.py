@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
 import pytest
 
-from pytest_modelopt.fleet.engine import Engine, EngineError, Machine, Told, connect, require_ray
+from pytest_modelopt.fleet.engine import Cluster, Engine, EngineError, Machine, Told
 from pytest_modelopt.fleet.job import AGAIN, ROOT, Job, carried_environment, with_root
 from pytest_modelopt.fleet.placement import places
 from pytest_modelopt.fleet.project import Project, ProjectError
@@ -28,34 +29,42 @@ _ELSEWHERE = (
     "environment variables and what `modelopt_fleet_exclude` leaves here"
 )
 _LOST = "look for what ends processes there (too little memory, a time limit), or measure it on another machine"
-_MINE = ("--modelopt-ray", "--modelopt-resume", "--modelopt-report", "--modelopt-html", "--modelopt-save")
+_MINE = (
+    "--modelopt-ray",
+    "--modelopt-slurm",
+    "--modelopt-resume",
+    "--modelopt-report",
+    "--modelopt-html",
+    "--modelopt-save",
+)
 """Options of the process that reports, which a job's pytest is not given."""
 
 
 class FleetRun:
     """Registered beside the gate. Tests that measure nothing run here, as without it."""
 
-    def __init__(self, config: pytest.Config, session: Session, address: str) -> None:
+    def __init__(self, config: pytest.Config, session: Session, cluster: Cluster) -> None:
         """Raises pytest.UsageError for what does not go together with a fleet."""
-        self._config, self._session, self._address = config, session, address
+        self._config, self._session = config, session
+        self._cluster, self._option = cluster, f"--modelopt-{cluster.engine}"
         self._tests: dict[str, PlacedTest] = {}
         """By node id, those that have not been reported."""
         self._lost: dict[str, int] = {}
         try:
-            require_ray()
+            cluster.require()
         except EngineError as error:
-            raise usage_error(f"--modelopt-ray: {error}", "usage-fleet") from None
+            raise usage_error(f"{self._option}: {error}", "usage-fleet") from None
         for option, why in (
             ("numprocesses", "-n: pytest-xdist would place the tests, too"),
             ("--modelopt-against", "--modelopt-against: the base is checked out on this machine only"),
         ):
             if config.getoption(option, None):
                 raise usage_error(
-                    f"--modelopt-ray does not go together with {why}; take one of them away", "usage-fleet"
+                    f"{self._option} does not go together with {why}; take one of them away", "usage-fleet"
                 )
         if not config.invocation_params.dir.is_relative_to(config.rootpath):
             raise usage_error(
-                f"--modelopt-ray: pytest was called in {config.invocation_params.dir}, outside of the project at "
+                f"{self._option}: pytest was called in {config.invocation_params.dir}, outside of the project at "
                 f"{config.rootpath}, which alone travels: call it within, or name the project by --rootdir",
                 "usage-fleet",
             )
@@ -64,16 +73,20 @@ class FleetRun:
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         if session.testsfailed or session.config.option.collectonly:
             return None  # as pytest tells it
+        from pytest_modelopt.optimizing.this_machine import fingerprint
+
         gated = [item for item in session.items if is_gated(item)]
         if not gated:
             return None
-        engine = self._engine()
+        with self._usable_cluster():
+            engine = self._engine()
         try:
-            machines = self._machines(engine) if self._session.targets else []
-            keep_whole(self._session, gated, machines)
-            placed = [item for item in gated if test_id(item) not in self._session.resumed]
-            for job in self._made_jobs(placed, machines):
-                engine.submit(job)
+            with self._usable_cluster():
+                machines = engine.machines(fingerprint) if self._session.targets else []
+                keep_whole(self._session, gated, machines)
+                placed = [item for item in gated if test_id(item) not in self._session.resumed]
+                for job in self._made_jobs(placed, machines):
+                    engine.submit(job)
             here = [item for item in session.items if test_id(item) not in self._tests]
             for item, following in zip_longest(here, here[1:]):
                 self._config.hook.pytest_runtest_protocol(item=item, nextitem=following)
@@ -87,11 +100,17 @@ class FleetRun:
 
     # --- what travels ------------------------------------------------------------------------------------------------
 
-    def _engine(self) -> Engine:
+    @contextlib.contextmanager
+    def _usable_cluster(self) -> Iterator[None]:
+        """A cluster that cannot be used ends the run before anything is measured."""
         try:
-            return connect(self._address, self._project())
+            yield
         except (ProjectError, EngineError) as error:
-            raise usage_error(f"--modelopt-ray {self._address}: {error}", "usage-fleet") from None
+            raise usage_error(f"{self._option} {self._cluster.place}: {error}", "usage-fleet") from None
+
+    def _engine(self) -> Engine:
+        """Raises ProjectError and EngineError."""
+        return self._cluster.connect(self._project())
 
     def _project(self) -> Project:
         """Raises ProjectError."""
@@ -122,14 +141,6 @@ class FleetRun:
                 for test in tests:
                     self._tests[test].waiting.add(job.name)
         return jobs
-
-    def _machines(self, engine: Engine) -> list[tuple[Machine, Fingerprint]]:
-        from pytest_modelopt.optimizing.this_machine import fingerprint
-
-        try:
-            return engine.machines(fingerprint)
-        except EngineError as error:
-            raise usage_error(f"--modelopt-ray {self._address}: {error}", "usage-fleet") from None
 
     def _arguments(self) -> list[str]:
         """Of pytest's command line, so that a job collects what this process did: a limit's share of the error depends
@@ -202,7 +213,11 @@ class FleetRun:
             reporter.ensure_newline()
             reporter.write_line(f"modelopt: {note}", yellow=True)
         done = [test for test in told.job.items if test not in left]
-        engine.submit(told.job.without(done), avoid=told.machine)
+        try:
+            engine.submit(told.job.without(done), avoid=told.machine)
+        except EngineError as error:
+            for test in left:
+                self._fail(told.job, test, f"{what}, and cannot be run again: {error}")
 
     def _left(self, job: Job) -> list[str]:
         return [test for test in job.items if test in self._tests and job.name in self._tests[test].waiting]

@@ -98,12 +98,12 @@ class Gate:
 
     def fleet_run(self) -> FleetRun | None:
         """What places the tests on machines of a fleet, where that was asked for. Raises pytest.UsageError."""
-        address = self._session.options.ray
-        if address is None or self._is_worker:
+        cluster = self._session.options.cluster
+        if cluster is None or self._is_worker:
             return None
         from pytest_modelopt.plugin.fleet_run import FleetRun
 
-        return FleetRun(self._config, self._session, address)
+        return FleetRun(self._config, self._session, cluster)
 
     def pytest_sessionstart(self) -> None:
         """Only now is it known what the terminal is."""
@@ -194,7 +194,7 @@ class Gate:
         known = (test_id(item) for item in self._items if _is_planned(item))
         stated = entry_ids(run, self._config.rootpath, self._items)
         run.collected = tuple(dict.fromkeys([*known, *self._known, *run.planned, *stated]))
-        if run.resumed and run.options.ray is None:  # else once the machines are known
+        if run.resumed and run.options.cluster is None:  # else once the machines are known
             from pytest_modelopt.plugin.resuming import keep_whole, this_machine
 
             keep_whole(run, session.items, this_machine(run))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_modelopt.plugin.keys import JOB
+
+if TYPE_CHECKING:
+    from pytest_modelopt.fleet.engine import Cluster
 
 DEFAULT_BUDGETS = "budgets.yaml"
 DEFAULT_BISECT_S = 10.0
@@ -44,8 +48,8 @@ class Options:
     """File for the report as one page."""
     resume: Path | None = None
     """The record of an interrupted run, which this one goes on from."""
-    ray: str | None = None
-    """Address of the Ray cluster on which tests that measure run; None: they run here."""
+    cluster: Cluster | None = None
+    """On which tests that measure run; None: they run here."""
     targets: tuple[str, ...] = ()
     """The targets that this run is about; none for all."""
     bisect_s: float | None = None
@@ -74,6 +78,7 @@ SETTINGS = (
         "ADDRESS",
         "measure on the machines of a Ray cluster: its address, 'auto', or 'local' (this machine)",
     ),
+    ("slurm", "DIR", "measure on the machines of a Slurm cluster, all of which share this folder"),
 )
 """Name, metavar ('' of a flag) and help of each option. Paths in an ini file start from there."""
 
@@ -124,7 +129,7 @@ def read_options(config: pytest.Config) -> Options:
         baseline=baseline,
         save=_path(config, "save")[0],
         resume=_path(config, "resume")[0],
-        ray=config.getoption("--modelopt-ray") or config.getini("modelopt_ray") or None,
+        cluster=_cluster(config),
         targets=() if config.stash.get(JOB, False) else _targets(config),
         html=_path(config, "html")[0],
         whole=bool(config.getini("modelopt_whole") if whole is None else whole),
@@ -153,6 +158,23 @@ def _base(config: pytest.Config) -> tuple[str | None, Path | None]:
     if revision is not None:
         return str(revision), None
     return None, None if record is None else _path(config, "baseline")[0]
+
+
+def _cluster(config: pytest.Config) -> Cluster | None:
+    """The machines that measure; the command line's choice goes before the ini file's."""
+    from pytest_modelopt.fleet.engine import Cluster
+
+    for asked, ray, slurm in (
+        (config.getoption, "--modelopt-ray", "--modelopt-slurm"),
+        (config.getini, "modelopt_ray", "modelopt_slurm"),
+    ):
+        if asked(ray) and asked(slurm):
+            raise _wrong(f"{ray} and {slurm} are two clusters; a run is measured on one: give one of them")
+        if asked(ray):
+            return Cluster("ray", asked(ray))
+        if asked(slurm):
+            return Cluster("slurm", str(_path(config, "slurm")[0]))
+    return None
 
 
 def _path(config: pytest.Config, key: str) -> tuple[Path | None, bool]:

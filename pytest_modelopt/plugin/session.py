@@ -361,7 +361,7 @@ class Session:
         known, told = self._environment, report.environment
         if known is None or (known.gpu is None and told is not None and told.gpu is not None):
             self._environment = told or known  # a worker of pytest-xdist may have had no case on the GPU
-        if report.environment is not None and (self.options.ray or self.resumed):
+        if report.environment is not None and (self.options.cluster or self.resumed):
             machine = self._number_of(report.environment)
             report = replace(report, cases=[replace(case, machine=machine) for case in report.cases])
         if self._tests.take(report):

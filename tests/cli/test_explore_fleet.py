@@ -19,7 +19,7 @@ from pytest_modelopt.cli.main import main
 from pytest_modelopt.exploring.cache import Cache, key_of
 from pytest_modelopt.exploring.choice import Trial
 from pytest_modelopt.exploring.funnel import TimeIsUp
-from pytest_modelopt.fleet.engine import EngineError, Machine, Told
+from pytest_modelopt.fleet.engine import Cluster, EngineError, Machine, Told
 from pytest_modelopt.fleet.job import Job
 from pytest_modelopt.fleet.project import Project
 from pytest_modelopt.optimizing.expression import Expression, parse
@@ -60,7 +60,7 @@ def test_candidates_measured_elsewhere_are_those_measured_here(
     here: list[str] = []
     measure = GateGauge.measure
 
-    def connect(address: str, project: Project) -> EngineHere:
+    def connect(cluster: Cluster, project: Project) -> EngineHere:
         kinds = (platform.machine(), platform.machine(), "mips")
         engines.append(EngineHere(tmp_path / f"copy{len(engines)}", project, {("job 1", 1): 1}, architectures=kinds))
         return engines[-1]
@@ -69,15 +69,15 @@ def test_candidates_measured_elsewhere_are_those_measured_here(
         here.append(recipe.text)
         return measure(gauge, recipe, goes_on)
 
-    monkeypatch.setattr(explore_fleet, "connect", connect)
+    monkeypatch.setattr(Cluster, "connect", connect)
     monkeypatch.setattr(GateGauge, "measure", measured_here)
     asked = [argument for recipe in RECIPES for argument in ("--recipe", recipe)]
     call = ["explore", "sorter_shop:load_sorter", "--data", "sorter_shop:data", "--max-accuracy-drop", "10pp", *asked]
     call += ["--aim", "size", "--time", "5min"]
     assert main([*call, "--ray", "10.0.0.1:6379"]) == 0
     told = capsys.readouterr().out
-    assert "--ray: 2 machines of this one's kind, 1 of other kinds are left out; times are taken here\n" in told
-    said = "--ray: job 1: lost on machine x86_64 (its machine was switched off); left to measure again: 1 recipe\n"
+    assert "fleet: 2 machines of this one's kind, 1 of other kinds are left out; times are taken here\n" in told
+    said = "fleet: job 1: lost on machine x86_64 (its machine was switched off); left to measure again: 1 recipe\n"
     assert said.replace("x86_64", platform.machine()) in told
     assert here == ["fold-batchnorm"], "an error elsewhere may be none here"
     jobs = [job.items for job, _ in engines[0].submitted]
@@ -192,7 +192,7 @@ def test_what_no_machine_is_free_for_is_measured_here(
     made, _ = fleet(cache, A, B, tells=[[]])
     assert made.measured(parse(A)) is None
     assert made.measured(parse(B)) is None
-    said = "--ray: job 1: no machine was free within 0 s; until one is, its recipes are measured here\n"
+    said = "fleet: job 1: no machine was free within 0 s; until one is, its recipes are measured here\n"
     assert capsys.readouterr().out == said
 
 
@@ -214,7 +214,7 @@ def test_of_another_machine_of_the_kind_nothing_is_kept_and_of_another_project_n
     assert cache.get(parse(A)) is None
     made, _ = fleet(cache, A, B, tells=[[{"key": {**KEY, "data": "x", "model": "y"}}, trial(case)]])
     assert made.measured(parse(A)) is None
-    said = "--ray: job 1: another model and data than here on node 0; left to measure here: 2 recipes\n"
+    said = "fleet: job 1: another model and data than here on node 0; left to measure here: 2 recipes\n"
     assert capsys.readouterr().out == said
 
 
@@ -243,9 +243,9 @@ def test_a_job_that_is_lost_runs_again_twice_without_what_it_told(
     assert [job.items for job, _ in engine.submitted] == [(A, B), (B,), (B,)]
     assert [avoid and avoid.name for _, avoid in engine.submitted] == [None, "node 0", "node 1"]
     assert capsys.readouterr().out.splitlines() == [
-        "--ray: job 1: lost on node 0 (switched off); left to measure again: 1 recipe",
-        "--ray: job 1: lost on node 1 (its process was ended by signal 9); left to measure again: 1 recipe",
-        "--ray: job 1: it was lost on node 2 (switched off) for the 3rd time; left to measure here: 1 recipe",
+        "fleet: job 1: lost on node 0 (switched off); left to measure again: 1 recipe",
+        "fleet: job 1: lost on node 1 (its process was ended by signal 9); left to measure again: 1 recipe",
+        "fleet: job 1: it was lost on node 2 (switched off) for the 3rd time; left to measure here: 1 recipe",
     ]
 
 
@@ -254,7 +254,7 @@ def test_a_job_that_cannot_run_says_why_and_here_it_is_measured(
 ) -> None:
     made, _ = fleet(cache, A, tells=[[{"end": 2, "output": "...\nshop: no module named 'shop'\n"}]])
     assert made.measured(parse(A)) is None
-    said = "--ray: job 1: status 2 on node 0: shop: no module named 'shop'; left to measure here: 1 recipe\n"
+    said = "fleet: job 1: status 2 on node 0: shop: no module named 'shop'; left to measure here: 1 recipe\n"
     assert capsys.readouterr().out == said
 
 

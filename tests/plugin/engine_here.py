@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,7 +32,7 @@ class EngineHere:
         by_content = {digest: path for path, digest in self.project.large.items()}
         place(self.copy, lambda digest: (self.project.root / by_content[digest]).read_bytes())
         self._waiting: list[tuple[Job, Machine]] = []
-        self._events: Iterator[Event] | None = None
+        self._events: Generator[Event, None, None] | None = None
 
     def machines(self, ask: Callable[[], Fingerprint]) -> list[tuple[Machine, Fingerprint]]:
         here = ask()
@@ -65,8 +64,9 @@ class EngineHere:
         yield Told(job, event, machine)
 
     def _end(self) -> None:
-        with contextlib.closing(self._events):  # type: ignore[type-var]
-            self._events = None
+        assert self._events is not None
+        self._events.close()
+        self._events = None
         self._waiting.pop(0)
 
     def close(self) -> None:

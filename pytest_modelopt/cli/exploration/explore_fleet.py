@@ -14,7 +14,7 @@ from pytest_modelopt.cli.shared.printing import tell
 from pytest_modelopt.cli.shared.progress_line import show
 from pytest_modelopt.exploring.cache import Cache, packed, unpacked
 from pytest_modelopt.exploring.choice import Trial
-from pytest_modelopt.fleet.engine import Engine, EngineError, Machine, Told, connect
+from pytest_modelopt.fleet.engine import Cluster, Engine, EngineError, Machine, Told
 from pytest_modelopt.fleet.job import AGAIN, Job, carried_environment, with_root
 from pytest_modelopt.fleet.project import ProjectError, read_project
 from pytest_modelopt.optimizing.expression import Expression, parse
@@ -150,7 +150,10 @@ class Fleet:
             self._give_up(job, f"it was lost{told.on_machine} ({why}) for the {times}rd time")
             return
         _say(f"{job.name}: lost{told.on_machine} ({why}); left to measure again: {format_count(len(left), 'recipe')}")
-        self.submit(job.without([text for text in job.items if text not in left]), avoid=told.machine)
+        try:
+            self.submit(job.without([text for text in job.items if text not in left]), avoid=told.machine)
+        except EngineError as error:
+            self._give_up(job, str(error))
 
     def _give_up(self, job: Job, why: str) -> None:
         left = self._left(job)
@@ -162,35 +165,46 @@ class Fleet:
 
 
 def fleet_of(options: argparse.Namespace, gauge: GateGauge, cache: Cache, recipes: Sequence[Expression]) -> Fleet:
-    """The jobs that `--ray` asks for, as many as there are machines of this one's kind; none without it.
+    """The jobs that `--ray` or `--slurm` asks for, as many as there are machines of this one's kind; none without it.
 
     Raises:
         ValueError: there is no such cluster, none of its machines is of this one's kind, or the project cannot travel.
     """
     fleet = Fleet(gauge.watch, cache)
     wanted = [recipe.text for recipe in recipes if cache.get(recipe) is None]
-    if options.ray is None or not wanted:
+    cluster = cluster_of(options)
+    if cluster is None or not wanted:
         return fleet
+    option = f"--{cluster.engine}"
     here, root = Path.cwd(), Path(options.root)
     for what, path in (("this was called in", here), ("the budgets file is", gauge.budgets.path.resolve())):
         if not path.is_relative_to(root):
-            raise ValueError(f"--ray: {what} {path}, outside of the project at {root}, which alone travels")
+            raise ValueError(f"{option}: {what} {path}, outside of the project at {root}, which alone travels")
     try:
-        fleet.engine = connect(options.ray, read_project(root, options.fleet_exclude))
+        fleet.engine = cluster.connect(read_project(root, options.fleet_exclude))
         machines = _alike(fleet.engine)
+        command = (_MODULE, *(with_root(text, root) for text in options.arguments))
+        folder, environment = here.relative_to(root).as_posix(), carried_environment(root)
+        on_gpu, places = gauge.device.startswith("cuda"), tuple(machine.id for machine in machines)
+        for first in range(min(len(machines), len(wanted))):
+            items = tuple(wanted[first :: len(machines)])
+            fleet.submit(Job(f"job {first + 1}", items, command, folder, environment, on_gpu, places))
     except (EngineError, ProjectError) as error:
         fleet.close()
-        raise ValueError(f"--ray {options.ray}: {error}") from None
+        raise ValueError(f"{option} {cluster.place}: {error}") from None
     except BaseException:
         fleet.close()
         raise
-    command = (_MODULE, *(with_root(text, root) for text in options.arguments))
-    folder, environment = here.relative_to(root).as_posix(), carried_environment(root)
-    on_gpu, places = gauge.device.startswith("cuda"), tuple(machine.id for machine in machines)
-    for first in range(min(len(machines), len(wanted))):
-        items = tuple(wanted[first :: len(machines)])
-        fleet.submit(Job(f"job {first + 1}", items, command, folder, environment, on_gpu, places))
     return fleet
+
+
+def cluster_of(options: argparse.Namespace) -> Cluster | None:
+    """The one that the command line names. Raises ValueError where it names two."""
+    if options.ray is not None and options.slurm is not None:
+        raise ValueError("--ray and --slurm are two clusters; recipes are measured on one: give one of them")
+    if options.slurm is not None:
+        return Cluster("slurm", str(options.slurm.absolute()))
+    return None if options.ray is None else Cluster("ray", options.ray)
 
 
 def _alike(engine: Engine) -> list[Machine]:
@@ -230,4 +244,4 @@ def _difference(mine: Fingerprint, other: Fingerprint) -> str:
 
 def _say(text: str) -> None:
     show("")
-    tell(f"--ray: {text}")
+    tell(f"fleet: {text}")

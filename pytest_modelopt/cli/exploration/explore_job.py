@@ -1,4 +1,4 @@
-"""`explore --ray` on another machine: the recipes of a job are measured, all but their times, and told.
+"""`explore --ray`, or `--slurm`, on another machine: the recipes of a job are measured, all but their times, and told.
 
 Run by jobs of a fleet with the command line of `pytest-modelopt explore`.
 """

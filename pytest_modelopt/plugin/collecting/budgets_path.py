@@ -72,7 +72,7 @@ def _require_targets(options: Options, stated: Sequence[Target]) -> None:
             why = f"{options.budgets.name} has no target {shown(name)}{did_you_mean(name, known)}"
             raise usage_error(f"--modelopt-targets: {why}", "usage-option")
         found = lacks(known[name], fingerprint())
-        if found and options.ray is None:
+        if found and options.cluster is None:
             raise usage_error(
                 f"--modelopt-targets {name}: this machine is none: it {' and '.join(found)}; the target is "
                 f"{format_kind(known[name])} ({options.budgets.name}): run this job on such a machine",

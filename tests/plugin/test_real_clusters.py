@@ -1,4 +1,4 @@
-"""A run on a real Ray cluster of two machines' worth of processes, one of which dies while it measures."""
+"""A run on a real cluster, of Ray or of Slurm, one machine of which dies while it measures."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
+from benchmarks.slurm_cluster import SlurmNode, is_installed, slurm_cluster
 from pytest_modelopt.fleet import project as travelling
-from pytest_modelopt.fleet.engine import EngineError
+from pytest_modelopt.fleet.engine import Cluster, EngineError
 from pytest_modelopt.fleet.on_ray import RayEngine
 from pytest_modelopt.results.json import read
 from tests.plugin.fleet_exact import exact
 from tests.plugin.own_recipe import HOOK, ROUND
-
-ray = pytest.importorskip("ray", reason="the extra `fleet` is not installed")
 
 Project = Callable[..., pytest.Pytester]
 BUDGETS = """
@@ -66,29 +66,70 @@ def classifier():
 def doomed():
     if "started" not in LOG.read_text():  # the machine on which this runs dies now
         with LOG.open("a") as log:
-            print("started", os.environ["RAY_RAYLET_PID"], file=log)
+            print("started", os.environ.get("SLURMD_NODENAME") or os.environ["RAY_RAYLET_PID"], file=log)
         time.sleep(60)
     note("again")
     return shop.classifier()
 """
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Two machines, the second of which may die; and the head, which measures nothing."""
-    from ray.cluster_utils import Cluster
+@dataclass
+class RealCluster:
+    """Two machines, one of which may die, and a head that measures nothing."""
+
+    asked: Cluster
+    processes: Callable[[str], list[psutil.Process]]
+    """Those of one machine, by what tells it in a job's environment."""
+
+
+@pytest.fixture(params=["ray", "slurm"])
+def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
+    yield from (_on_ray if request.param == "ray" else _on_slurm)(monkeypatch)
+
+
+def _on_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
+    pytest.importorskip("ray", reason="the extra `fleet` is not installed")
+    from ray import cluster_utils
+
+    def processes(raylet: str) -> list[psutil.Process]:
+        found = psutil.Process(int(raylet))
+        return [found, *found.children(recursive=True)]
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # a cluster in processes has no place for a token
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for _ in range(2):
         made.add_node(num_cpus=1, resources={"timing": 1})
-    yield made
+    yield RealCluster(Cluster("ray", made.address), processes)
     made.shutdown()
 
 
+def _on_slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
+    pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    if not is_installed():
+        pytest.skip("Slurm is not installed (Debian's package `slurm-wlm`)")
+
+    def processes(node: str) -> list[psutil.Process]:
+        daemons = [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"][-2:] == ["-N", node]]
+        steps = [each for each in psutil.process_iter() if _environment(each).get("SLURMD_NODENAME") == node]
+        return daemons + [each.parent() or each for each in steps] + steps  # a step's parent is its `slurmstepd`
+
+    with tempfile.TemporaryDirectory(prefix="sl", ignore_cleanup_errors=True) as name:  # of sockets paths must be short
+        nodes = [SlurmNode(f"node{number}", "127.0.0.1", 17100 + number) for number in (1, 2)]
+        with slurm_cluster(Path(name, "slurm"), nodes):
+            yield RealCluster(Cluster("slurm", f"{name}/shared"), processes)
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        found: dict[str, str] = process.environ()
+    except psutil.Error:
+        return {}
+    return found
+
+
 def test_the_record_is_that_of_a_run_here_though_a_machine_dies(
-    project: Project, cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    project: Project, cluster: RealCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytester = project(BUDGETS, timed=True)
     pytester.makeconftest(ROUND + HOOK)
@@ -99,19 +140,18 @@ def test_the_record_is_that_of_a_run_here_though_a_machine_dies(
     monkeypatch.setenv("TORCH_LOG_OF_TEST", str(log))
     command = [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-report", "report", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
-        [*command, "--modelopt-ray", cluster.address],
+        [*command, f"--modelopt-{cluster.asked.engine}", cluster.asked.place],
         cwd=pytester.path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     end = time.monotonic() + 120
-    while not (started := re.search(r"started (\d+)\n", log.read_text(encoding="utf-8"))):
+    while not (started := re.search(r"started (\w+)\n", log.read_text(encoding="utf-8"))):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end, "the doomed model was never loaded"
         time.sleep(0.05)
-    raylet = psutil.Process(int(started[1]))
-    for each in (raylet, *raylet.children(recursive=True)):  # as of a machine that is switched off
+    for each in cluster.processes(started[1]):  # as of a machine that is switched off
         each.kill()
     output, _ = process.communicate(timeout=300)
     record = read(pytester.path / "report" / "record.json")
@@ -139,10 +179,9 @@ def test_the_record_is_that_of_a_run_here_though_a_machine_dies(
     lines = [line.split() for line in log.read_text(encoding="utf-8").splitlines() if not line.startswith("started")]
     assert {line[1] for line in lines} > {str(pytester.path)}, "the first run read a copy, the second one the project"
     threads, cores = str(os.environ.get("OMP_NUM_THREADS")), str(len(os.sched_getaffinity(0)))
-    assert {tuple(line[2:]) for line in lines} == {(threads, cores)}, "as without Ray"
-
+    assert {tuple(line[2:]) for line in lines} == {(threads, cores)}, "as without a cluster"
     before = dict(os.environ), signal.getsignal(signal.SIGTERM), sys.excepthook
-    engine = RayEngine(cluster.address, travelling.Project(pytester.path, {}, {}))
+    engine = cluster.asked.connect(travelling.Project(pytester.path, {}, {}))
     assert "PYTHONBREAKPOINT" not in os.environ
     assert (signal.getsignal(signal.SIGTERM), sys.excepthook) == before[1:]
     engine.close()

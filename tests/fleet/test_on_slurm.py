@@ -1,0 +1,130 @@
+"""What Slurm makes of jobs, on a real cluster of two nodes; test_real_clusters.py measures on one."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.slurm_cluster import SlurmNode, is_installed, slurm_cluster
+from pytest_modelopt.fleet.engine import EngineError, Machine, Told
+from pytest_modelopt.fleet.job import Job
+from pytest_modelopt.fleet.on_slurm import SlurmEngine
+from pytest_modelopt.fleet.project import read_project
+from pytest_modelopt.optimizing.this_machine import fingerprint
+
+NODES = tuple(SlurmNode(f"machine{number}", "127.0.0.1", 17200 + number) for number in (1, 2))
+WORK = """
+import pathlib, sys, time
+assert len((pathlib.Path(__file__).parent / "weights.bin").read_bytes()) == 5_000_000
+print("begun", flush=True)
+time.sleep(float(sys.argv[1]))
+sys.exit(3)
+"""
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Path]:
+    """A folder that all nodes of a cluster see, while that is up."""
+    pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    if not is_installed():
+        pytest.skip("Slurm is not installed (Debian's package `slurm-wlm`)")
+    short = tempfile.TemporaryDirectory(prefix="sl", ignore_cleanup_errors=True)
+    with short as name, slurm_cluster(Path(name, "slurm"), NODES):
+        yield Path(name, "shared")
+
+
+@pytest.fixture
+def engine(shared: Path, tmp_path: Path) -> Iterator[SlurmEngine]:
+    (tmp_path / "work.py").write_text(WORK, encoding="utf-8")
+    (tmp_path / "weights.bin").write_bytes(bytes(5_000_000))
+    made = SlurmEngine(shared, read_project(tmp_path))
+    yield made
+    made.close()
+
+
+def job(seconds: float, machines: tuple[str, ...] = ()) -> Job:
+    return Job("work", ("item",), ("work", str(seconds)), ".", {}, machines=machines)
+
+
+def told(engine: SlurmEngine, until: str, jobs: int = 1) -> list[Told]:
+    """Of so many jobs, the event that has this, or their loss."""
+    end, found = time.monotonic() + 60, list[Told]()
+    while time.monotonic() < end and len(found) < jobs:
+        found += [each for each in engine.told(0.5) if each.lost or until in each.event]
+    assert len(found) == jobs
+    return found
+
+
+def test_a_job_runs_in_a_copy_of_the_project_on_the_machine_that_it_asks_for(engine: SlurmEngine, shared: Path) -> None:
+    for node in ("machine2", "machine1"):
+        engine.submit(job(0, (node,)))
+        [ended] = told(engine, "end")
+        assert ended.machine == Machine(node, node)
+        assert (ended.event["end"], ended.event["output"]) == (3, "begun\n")
+    engine.submit(job(0), avoid=Machine("machine1", "machine1"))
+    [began] = told(engine, "hello")
+    assert began.machine == Machine("machine2", "machine2")
+    engine.close()
+    assert list(shared.iterdir()) == [], "nothing is left behind"
+    assert not subprocess.run(["squeue", "-h"], capture_output=True, check=True).stdout
+
+
+def test_two_jobs_are_never_on_one_machine(engine: SlurmEngine) -> None:
+    """A node has one core here, so --exclusive is seen where a job asks for none of them."""
+    for _ in range(3):
+        engine.submit(job(30))
+    assert {each.machine for each in told(engine, "hello", jobs=2)} == {Machine(node.name, node.name) for node in NODES}
+    states = subprocess.run(["squeue", "-h", "-o", "%t %h"], capture_output=True, text=True, check=True).stdout
+    assert sorted(states.splitlines()) == ["PD NO", "R NO", "R NO"], "and nothing else may use their machines"
+
+
+def test_a_job_that_slurm_ends_is_lost_and_those_that_are_closed_leave_no_process(engine: SlurmEngine) -> None:
+    engine.submit(job(600))
+    [began] = told(engine, "hello")
+    process = psutil.Process(began.event["hello"]["process"])
+    [number] = subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True).stdout.split()
+    subprocess.run(["scancel", number], check=True)
+    [lost] = told(engine, "end")
+    assert (lost.lost, lost.machine) == (f"job {number} of Slurm: CANCELLED, None", began.machine)
+    assert not process.is_running()
+    engine.submit(job(600))
+    [began] = told(engine, "hello")
+    process = psutil.Process(began.event["hello"]["process"])
+    engine.close()
+    assert not process.is_running()
+
+
+def test_machines_of_a_kind_are_asked_once(engine: SlurmEngine) -> None:
+    here = fingerprint()
+    assert sorted(engine.machines(fingerprint), key=str) == [(Machine(each.name, each.name), here) for each in NODES]
+    assert len(engine._submitted) == 1
+
+
+def test_what_slurm_refuses_is_told(engine: SlurmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBATCH_CONSTRAINT", "arm")
+    with pytest.raises(EngineError, match=r"^Slurm refuses a job: sbatch: error: .*Invalid feature specification"):
+        engine.submit(job(0))
+    monkeypatch.setenv("SBATCH_PARTITION", "gpu,large")
+    with pytest.raises(EngineError, match=r"^no node of the Slurm partition is up: .* SBATCH_PARTITION$"):
+        SlurmEngine(engine.folder, engine.project)
+
+
+def test_a_folder_that_cannot_be_written_is_named(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        EngineError, match=rf"^{tmp_path}/file/folder cannot be written: Not a directory; name another$"
+    ):
+        SlurmEngine(tmp_path / "file" / "folder", read_project(tmp_path))
+
+
+def test_without_slurm_this_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(EngineError, match=r"^there is no Slurm here: `sinfo` was not found; call this where jobs are "):
+        SlurmEngine(tmp_path / "shared", read_project(tmp_path))
+    assert not list(tmp_path.iterdir())
