@@ -1,7 +1,8 @@
-"""A real Ray cluster on this machine, each node in a network namespace with an address of its own, and what it loses.
+"""A real cluster on this machine, each node in a network namespace with an address of its own, and what it loses.
 
 A gate of many cases runs in one process and on the cluster: each exact figure and outcome has to be the same. Then it
-runs once for each fault, which comes in the middle of a timing. It needs root, `ip` and the extra `fleet`.
+runs once for each fault, which comes in the middle of a timing. It needs root, `ip` and the extra `fleet`; for Slurm
+(`--engine slurm`) Debian's `slurm-wlm` and the extra `slurm`.
 
     python -m benchmarks.cluster --models 20        # 200 cases: about 25 minutes
     python -m benchmarks.cluster --example --faults node network process head
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import os
 import re
 import secrets
@@ -31,6 +31,8 @@ from tabulate import tabulate
 
 from benchmarks import common, scale
 from benchmarks.common import Row
+from benchmarks.slurm_cluster import SlurmNode, slurm_cluster
+from pytest_modelopt.fleet.engine import Cluster
 from pytest_modelopt.measuring.controller.timing.host_lock import lock_file
 from pytest_modelopt.results import json as record_json
 from pytest_modelopt.results.record import Record
@@ -45,10 +47,9 @@ _START = ("start", "--disable-usage-stats", "--block")
 
 @dataclass
 class Node:
-    """One namespace with a node of Ray."""
+    """One namespace with a node."""
 
     number: int
-    process: subprocess.Popen[bytes] | None = None
 
     @property
     def name(self) -> str:
@@ -86,22 +87,44 @@ HEAD = "head"
 
 
 @dataclass
-class Cluster:
-    """A head, which measures nothing, and nodes."""
+class Running:
+    """A cluster: a head, which measures nothing, and nodes."""
 
     nodes: list[Node]
-    address: str = f"{NETWORK}.1:{PORT}"
+    asked: Cluster
+    restart_head: Callable[[], None] = sys.exit
+    """Of Slurm; the head of Ray takes the cluster with it."""
 
 
 @contextlib.contextmanager
-def cluster(count: int, log: Path) -> Iterator[Cluster]:
+def cluster(engine: str, count: int, log: Path) -> Iterator[Running]:
     """So many nodes. What was made is taken away again."""
-    made = Cluster([Node(number) for number in range(1, count + 1)])
-    with contextlib.ExitStack() as ending, log.open("wb") as output:
+    nodes = [Node(number) for number in range(1, count + 1)]
+    with contextlib.ExitStack() as ending:
         _run("ip", "link", "add", _BRIDGE, "type", "bridge")
         ending.callback(_run, "ip", "link", "del", _BRIDGE)
         _run("ip", "addr", "add", f"{NETWORK}.1/24", "dev", _BRIDGE)
         _run("ip", "link", "set", _BRIDGE, "up")
+        for node in nodes:
+            _plug(node)
+            ending.callback(_unplug, node)
+        yield ending.enter_context(_on_slurm(nodes) if engine == "slurm" else _on_ray(nodes, log))
+
+
+@contextlib.contextmanager
+def _on_slurm(nodes: list[Node]) -> Iterator[Running]:
+    machines = [  # `ip netns exec` would hide the control groups, which the daemon asks for
+        SlurmNode(node.name, node.address, 6818, ("nsenter", f"--net=/run/netns/{node.name}")) for node in nodes
+    ]
+    short = tempfile.TemporaryDirectory(prefix="sl", ignore_cleanup_errors=True)  # of sockets paths must be
+    with short as name, slurm_cluster(Path(name, "slurm"), machines, f"{NETWORK}.1") as controller:
+        yield Running(nodes, Cluster("slurm", f"{name}/shared"), controller.restart)
+
+
+@contextlib.contextmanager
+def _on_ray(nodes: list[Node], log: Path) -> Iterator[Running]:
+    address = f"{NETWORK}.1:{PORT}"
+    with contextlib.ExitStack() as ending, log.open("wb") as output:
         ray = [str(Path(sys.executable).with_name("ray")), *_START]
 
         def start(*command: str) -> subprocess.Popen[bytes]:
@@ -113,14 +136,12 @@ def cluster(count: int, log: Path) -> Iterator[Cluster]:
 
         head = ("--head", f"--port={PORT}", f"--node-ip-address={NETWORK}.1", "--num-cpus=1")
         start(*ray, *head, "--include-dashboard=false")
-        for node in made.nodes:
-            _plug(node)
-            ending.callback(_unplug, node)
+        for node in nodes:
             inside = ("ip", "netns", "exec", node.name)
-            of_node = (f"--address={made.address}", f"--node-ip-address={node.address}", "--num-cpus=1")
-            node.process = start(*inside, *ray, *of_node, '--resources={"timing": 1}')
-            _await_nodes(made.address, node.number, log)  # two that start at once take the same sockets
-        yield made
+            of_node = (f"--address={address}", f"--node-ip-address={node.address}", "--num-cpus=1")
+            start(*inside, *ray, *of_node, '--resources={"timing": 1}')
+            _await_nodes(address, node.number, log)  # two that start at once take the same sockets
+        yield Running(nodes, Cluster("ray", address))
 
 
 def _plug(node: Node) -> None:
@@ -180,7 +201,7 @@ def timing_now(nodes: Sequence[Node]) -> Node | None:
 
 
 @contextlib.contextmanager
-def striking(made: Cluster, folder: Path, strike: Callable[[Node], None]) -> Iterator[list[str]]:
+def striking(made: Running, folder: Path, strike: Callable[[Node], None]) -> Iterator[list[str]]:
     """The fault comes in the middle of a timing, once the first cases were told. Names of what it has struck."""
     hit: list[str] = []
 
@@ -203,23 +224,30 @@ def striking(made: Cluster, folder: Path, strike: Callable[[Node], None]) -> Ite
         waiting.join()
 
 
-def with_fault(name: str, folder: Path, expected: Path) -> Row:
+def with_fault(engine: str, name: str, folder: Path, expected: Path) -> Row:
     """What a run with the fault comes to."""
-    with cluster(2, folder.with_suffix(".log")) as made, striking(made, folder, FAULTS[name]) as hit:
-        done = scale.run(folder, FAULT_MODELS, 0, made.address)
+    if (engine, name) == ("ray", HEAD):
+        return _with_lost_head(folder, expected)
+    with cluster(engine, 2, folder.with_suffix(".log")) as made:
+        strike = FAULTS.get(name, lambda node: made.restart_head())
+        with striking(made, folder, strike) as hit:
+            done = scale.run(folder, FAULT_MODELS, 0, made.asked)
     return _row(name, hit, done, folder, expected)
 
 
-def with_lost_head(folder: Path, expected: Path) -> Row:
-    """The head is killed, which ends the run; on a cluster with another head the next one goes on from its record."""
+def _with_lost_head(folder: Path, expected: Path) -> Row:
+    """The head of Ray is killed, which ends the run; on another cluster the next one goes on from its record."""
     scale.write_project(folder, FAULT_MODELS)
     start = time.monotonic()
-    with cluster(2, folder.with_suffix(".log")) as made, striking(made, folder, lambda node: _kill_head()) as hit:
-        scale.gate(folder, ray=made.address)
+    with (
+        cluster("ray", 2, folder.with_suffix(".log")) as made,
+        striking(made, folder, lambda node: _kill_head()) as hit,
+    ):
+        scale.gate(folder, cluster=made.asked)
     ended_s = time.monotonic() - start
     kept = record_json.read(folder / "report" / "record.json")
-    with cluster(2, folder.with_suffix(".log")) as made:
-        done = scale.run(folder, FAULT_MODELS, 0, made.address, goes_on=True)
+    with cluster("ray", 2, folder.with_suffix(".log")) as made:
+        done = scale.run(folder, FAULT_MODELS, 0, made.asked, goes_on=True)
     row = _row("head", ["head" for _ in hit], done, folder, expected)
     return row | {"notes": f"ended after {ended_s:.0f} s with {len(kept.cases)} cases in its record, which were taken"}
 
@@ -248,10 +276,10 @@ def _row(name: str, hit: Sequence[str], done: Row, folder: Path, expected: Path)
 # --- the example ------------------------------------------------------------------------------------------------------
 
 
-def example(folder: Path, address: str = "") -> tuple[Record, float]:
-    """The gate of `make gate`, on a cluster where an address is given; what it found, and its seconds."""
+def example(folder: Path, asked: Cluster | None = None) -> tuple[Record, float]:
+    """The gate of `make gate`, on a cluster where one is given; what it found, and its seconds."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--modelopt"]
-    command += [f"--modelopt-report={folder}", *([f"--modelopt-ray={address}"] if address else [])]
+    command += [f"--modelopt-report={folder}", *scale.option_of(asked)]
     command += ["example_project/tests", "budgets.yaml"]
     start = time.monotonic()
     done = subprocess.run(command, cwd=common.REPOSITORY, capture_output=True, text=True, check=False)
@@ -278,6 +306,7 @@ def told_of_example(serial: tuple[Record, float], placed: tuple[Record, float]) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("ray", "slurm"), default="ray")
     parser.add_argument("--models", type=int, default=0, help="of the run without a fault, 10 cases each (none)")
     parser.add_argument("--example", action="store_true", help="the example's gate, too")
     parser.add_argument("--nodes", type=int, default=2)
@@ -291,22 +320,18 @@ def main() -> None:
         common.print_origins([common.origin()])
         if options.models:
             serial = scale.run(folder / "serial", options.models, 0)
-            with cluster(options.nodes, folder / "cluster.log") as made:
-                placed = scale.run(folder / "cluster", options.models, 0, made.address)
+            with cluster(options.engine, options.nodes, folder / "cluster.log") as made:
+                placed = scale.run(folder / "cluster", options.models, 0, made.asked)
             print(f"{options.nodes} nodes, {placed['cases']} cases, {placed['errors']} errors")
-            print(scale.beside_ray(folder / "serial", serial, folder / "cluster", placed), flush=True)
+            print(scale.beside_cluster(folder / "serial", serial, folder / "cluster", placed), flush=True)
         if options.example:
             serial_gate = example(folder / "example-serial")
-            with cluster(options.nodes, folder / "example.log") as made:
-                print(told_of_example(serial_gate, example(folder / "example", made.address)), flush=True)
+            with cluster(options.engine, options.nodes, folder / "example.log") as made:
+                print(told_of_example(serial_gate, example(folder / "example", made.asked)), flush=True)
         if options.faults:
             scale.run(folder / "expected", FAULT_MODELS, 0)
-            rows = [
-                (with_lost_head if name == HEAD else functools.partial(with_fault, name))(
-                    folder / name, folder / "expected"
-                )
-                for name in options.faults
-            ]
+            expected = folder / "expected"
+            rows = [with_fault(options.engine, name, folder / name, expected) for name in options.faults]
             print("\n" + tabulate(rows, headers="keys", disable_numparse=True))
 
 

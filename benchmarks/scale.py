@@ -19,6 +19,7 @@ from tabulate import tabulate
 from benchmarks import common
 from benchmarks.common import REPOSITORY, Row
 from pytest_modelopt.cli.comment import comment
+from pytest_modelopt.fleet.engine import Cluster
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results import json as record_json
 from pytest_modelopt.results.case import Case
@@ -98,15 +99,15 @@ def main() -> None:
         plans = [(FEW, 0), (options.models, 0), (options.models, options.processes)]
         runs = [run(folder / f"{models}-{processes}", models, processes) for models, processes in plans]
         if options.ray:
-            placed = run(folder / "ray", options.models, 0, options.ray)
-            told = beside_ray(folder / f"{options.models}-0", runs[1], folder / "ray", placed)
+            placed = run(folder / "ray", options.models, 0, Cluster("ray", options.ray))
+            told = beside_cluster(folder / f"{options.models}-0", runs[1], folder / "ray", placed)
     common.print_origins([common.origin()])
     show(runs)
     if options.ray:
         print(told)
 
 
-def beside_ray(here: Path, serial: Row, there: Path, placed: Row) -> str:
+def beside_cluster(here: Path, serial: Row, there: Path, placed: Row) -> str:
     """What the run on a cluster came to beside the one in one process."""
     one, other = (record_json.read(folder / "report" / "record.json") for folder in (here, there))
     same = sum(exact(case) == exact(each) for case, each in zip(one.cases, other.cases, strict=True))
@@ -127,13 +128,13 @@ def exact(case: Case) -> tuple[object, ...]:
     return case.id, side, case.coverage, case.drop, case.error, outcomes
 
 
-def run(folder: Path, models: int, processes: int, ray: str = "", *, goes_on: bool = False) -> Row:
-    """One gate of so many models, in its own folder; 0 processes: without pytest-xdist. `ray`: on this cluster.
-    `goes_on`: from the record of a run there that did not come to its end."""
+def run(folder: Path, models: int, processes: int, cluster: Cluster | None = None, *, goes_on: bool = False) -> Row:
+    """One gate of so many models, in its own folder; 0 processes: without pytest-xdist. `goes_on`: from the record
+    of a run there that did not come to its end."""
     if not goes_on:
         write_project(folder, models)
     start = time.time()
-    done = gate(folder, processes, ray, goes_on=goes_on)
+    done = gate(folder, processes, cluster, goes_on=goes_on)
     wall_s = time.time() - start
     if done.returncode not in (0, 1):
         sys.exit(f"{done.stdout[-4000:]}\n{done.stderr}\nthe gate ended with status {done.returncode}")
@@ -158,7 +159,9 @@ def run(folder: Path, models: int, processes: int, ray: str = "", *, goes_on: bo
     }
 
 
-def gate(folder: Path, processes: int = 0, ray: str = "", *, goes_on: bool = False) -> subprocess.CompletedProcess[str]:
+def gate(
+    folder: Path, processes: int = 0, cluster: Cluster | None = None, *, goes_on: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Pytest's run in this project. It writes nothing there but its report: a changed project is another one."""
     environment = {  # what begins with TORCH holds on a cluster, too
         **os.environ,
@@ -171,11 +174,16 @@ def gate(folder: Path, processes: int = 0, ray: str = "", *, goes_on: bool = Fal
     report = folder / "report"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *_spread(processes)]
     command += ["--modelopt", f"--modelopt-report={report}", f"--modelopt-html={folder / 'report.html'}"]
-    command += [f"--modelopt-ray={ray}"] if ray else []
+    command += option_of(cluster)
     command += [f"--modelopt-resume={report / 'record.json'}"] if goes_on else []
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     beside(folder, "output").write_text(done.stdout + done.stderr, encoding="utf-8")
     return done
+
+
+def option_of(cluster: Cluster | None) -> list[str]:
+    """Of pytest, that measures there."""
+    return [] if cluster is None else [f"--modelopt-{cluster.engine}={cluster.place}"]
 
 
 def beside(folder: Path, name: str) -> Path:

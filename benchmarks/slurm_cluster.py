@@ -50,7 +50,8 @@ class SlurmNode:
 
     name: str
     address: str
-    port: int
+    port: int = 0
+    """0: one that is free."""
     inside: tuple[str, ...] = ()
     """What its command begins with: the network namespace that it runs in."""
     cores: int = 1
@@ -61,7 +62,7 @@ def is_installed() -> bool:
 
 
 @contextlib.contextmanager
-def slurm_cluster(folder: Path, nodes: Sequence[SlurmNode], address: str = "127.0.0.1") -> Iterator[None]:
+def slurm_cluster(folder: Path, nodes: Sequence[SlurmNode], address: str = "127.0.0.1") -> Iterator[Controller]:
     """The controller at `address` and these nodes, in `folder`, whose path must be short; `SLURM_CONF` names it.
 
     Raises SystemExit where they do not come.
@@ -75,8 +76,8 @@ def slurm_cluster(folder: Path, nodes: Sequence[SlurmNode], address: str = "127.
     )
     for node in nodes:
         (folder / node.name).mkdir()
-        told += f"NodeName={node.name} NodeHostname={socket.gethostname()} NodeAddr={node.address} Port={node.port} "
-        told += f"CPUs={node.cores} RealMemory=4000 State=UNKNOWN\n"
+        told += f"NodeName={node.name} NodeHostname={socket.gethostname()} NodeAddr={node.address} "
+        told += f"Port={node.port or _free_port()} CPUs={node.cores} RealMemory=4000 State=UNKNOWN\n"
     (folder / "slurm.conf").write_text(told, encoding="utf-8")
     with contextlib.ExitStack() as ending, (folder / "output").open("wb") as output:
 
@@ -97,11 +98,33 @@ def slurm_cluster(folder: Path, nodes: Sequence[SlurmNode], address: str = "127.
         }
         start(daemon("munged"), "--foreground", "--force", *(f"--{of}={folder / name}" for of, name in files.items()))
         _await(lambda: (folder / "munge").exists(), folder)
-        start(daemon("slurmctld"), "-D", "-c")
+        controller = Controller((daemon("slurmctld"), "-D"), folder / "output")
+        ending.callback(controller.end)
         for node in nodes:
             start(*node.inside, daemon("slurmd"), "-D", "-N", node.name)
         _await(lambda: _idle() == len(nodes), folder)
-        yield
+        yield controller
+
+
+@dataclass
+class Controller:
+    """The daemon that knows the jobs, and keeps them in a file."""
+
+    command: tuple[str, ...]
+    output: Path
+
+    def __post_init__(self) -> None:
+        with self.output.open("ab") as output:
+            self._process = subprocess.Popen(self.command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+
+    def restart(self) -> None:
+        """As after its machine was lost: killed, and started again."""
+        self._process.kill()
+        self._process.wait()
+        self.__post_init__()
+
+    def end(self) -> None:
+        _end(self._process)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ A folder that all machines share holds the project, the jobs and what they tell;
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import shutil
@@ -224,7 +225,7 @@ class SlurmEngine:
         if not ids:
             return ids
         try:
-            return ids.intersection(_told_by("squeue", "--me", "-h", "-o", "%i").split())
+            return ids.intersection(_told_by("squeue", "-u", getpass.getuser(), "-h", "-o", "%i").split())
         except EngineError:
             return ids
 

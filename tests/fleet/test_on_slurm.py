@@ -18,7 +18,7 @@ from pytest_modelopt.fleet.on_slurm import SlurmEngine
 from pytest_modelopt.fleet.project import read_project
 from pytest_modelopt.optimizing.this_machine import fingerprint
 
-NODES = tuple(SlurmNode(f"machine{number}", "127.0.0.1", 17200 + number) for number in (1, 2))
+NODES = tuple(SlurmNode(f"machine{number}", "127.0.0.1") for number in (1, 2))
 WORK = """
 import pathlib, sys, time
 assert len((pathlib.Path(__file__).parent / "weights.bin").read_bytes()) == 5_000_000

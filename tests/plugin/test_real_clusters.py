@@ -115,7 +115,7 @@ def _on_slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
         return daemons + [each.parent() or each for each in steps] + steps  # a step's parent is its `slurmstepd`
 
     with tempfile.TemporaryDirectory(prefix="sl", ignore_cleanup_errors=True) as name:  # of sockets paths must be short
-        nodes = [SlurmNode(f"node{number}", "127.0.0.1", 17100 + number) for number in (1, 2)]
+        nodes = [SlurmNode(f"node{number}", "127.0.0.1") for number in (1, 2)]
         with slurm_cluster(Path(name, "slurm"), nodes):
             yield RealCluster(Cluster("slurm", f"{name}/shared"), processes)
 
