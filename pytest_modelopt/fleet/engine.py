@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,6 +29,11 @@ class Cluster:
     engine: Literal["ray", "slurm"]
     place: str
     """The address of a Ray cluster, or the folder that the machines of a Slurm cluster share."""
+
+    def written_in(self, root: Path) -> list[str]:
+        """Patterns of what it writes into a project, which does not travel."""
+        is_within = self.engine == "slurm" and Path(self.place).is_relative_to(root)
+        return [glob.escape(Path(self.place).relative_to(root).as_posix())] if is_within else []
 
     def require(self) -> None:
         """Raises EngineError where what it needs is not installed."""

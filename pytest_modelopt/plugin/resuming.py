@@ -110,4 +110,5 @@ def travelling(config: pytest.Config, session: Session) -> Project:
     report = [options.report / each.NAME for each in files.report_files()] if options.report else []
     written = [path for path in (*report, options.html, options.save) if path and path.is_relative_to(root)]
     outputs = (path.relative_to(root).as_posix() for path in written)
-    return read_project(root, [*config.getini("modelopt_fleet_exclude"), *outputs])
+    of_cluster = options.cluster.written_in(root) if options.cluster is not None else ()
+    return read_project(root, [*config.getini("modelopt_fleet_exclude"), *outputs, *of_cluster])

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from benchmarks.slurm_cluster import SlurmNode, is_installed, slurm_cluster
-from pytest_modelopt.fleet.engine import EngineError, Machine, Told
+from pytest_modelopt.fleet.engine import Cluster, EngineError, Machine, Told
 from pytest_modelopt.fleet.job import Job
 from pytest_modelopt.fleet.on_slurm import SlurmEngine
 from pytest_modelopt.fleet.project import read_project
@@ -113,6 +113,18 @@ def test_what_slurm_refuses_is_told(engine: SlurmEngine, monkeypatch: pytest.Mon
     monkeypatch.setenv("SBATCH_PARTITION", "gpu,large")
     with pytest.raises(EngineError, match=r"^no node of the Slurm partition is up: .* SBATCH_PARTITION$"):
         SlurmEngine(engine.folder, engine.project)
+
+
+@pytest.mark.parametrize("folder", ["run/[1]", "run"])
+def test_a_folder_within_the_project_does_not_travel(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    for name in ("work.py", f"{folder}/left.py"):
+        (tmp_path / name).touch()
+    assert set(read_project(tmp_path, Cluster("slurm", f"{tmp_path}/{folder}").written_in(tmp_path)).small) == {
+        "work.py"
+    }
+    assert Cluster("slurm", "/elsewhere").written_in(tmp_path) == []
+    assert Cluster("ray", f"{tmp_path}/{folder}").written_in(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(shared: Path, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def fleet_of(options: argparse.Namespace, gauge: GateGauge, cache: Cache, recipe
         if not path.is_relative_to(root):
             raise ValueError(f"{option}: {what} {path}, outside of the project at {root}, which alone travels")
     try:
-        fleet.engine = cluster.connect(read_project(root, options.fleet_exclude))
+        fleet.engine = cluster.connect(read_project(root, [*options.fleet_exclude, *cluster.written_in(root)]))
         machines = _alike(fleet.engine)
         command = (_MODULE, *(with_root(text, root) for text in options.arguments))
         folder, environment = here.relative_to(root).as_posix(), carried_environment(root)
