@@ -115,7 +115,7 @@ def beside_cluster(here: Path, serial: Row, there: Path, placed: Row) -> str:
     overlaps = sum(earlier[1] > later[0] for earlier, later in itertools.pairwise(spans))
     more_s = (placed["wall_s"] - serial["wall_s"]) / placed["cases"]
     return (
-        f"on Ray: {placed['wall_s']:.0f} s beside {serial['wall_s']:.0f} s ({more_s:+.2f} s for each case), "
+        f"on the cluster: {placed['wall_s']:.0f} s beside {serial['wall_s']:.0f} s ({more_s:+.2f} s for each case), "
         f"{same} of {len(one.cases)} cases with the same exact figures and outcomes, originals measured "
         f"{sorted(set(placed['originals'].values()))} times, {overlaps} of {len(spans)} timings beside another one"
     )
