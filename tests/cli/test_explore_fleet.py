@@ -112,6 +112,8 @@ class Scripted:
     submitted: list[tuple[Job, Machine | None]] = field(default_factory=list)
     is_closed: bool = False
     name: str = "scripted"
+    refuses: int = 0
+    """The number of the submission that it refuses, from 1."""
     others: tuple[Callable[[Fingerprint], Fingerprint], ...] = ()
 
     def machines(self, ask: Callable[[], Fingerprint]) -> list[tuple[Machine, Fingerprint]]:
@@ -119,6 +121,8 @@ class Scripted:
 
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
         self.submitted.append((job, avoid))
+        if len(self.submitted) == self.refuses:
+            raise EngineError("the partition is full")
 
     def told(self, wait_s: float) -> Iterator[Told]:
         for number, events in enumerate(self.tells[: len(self.submitted)]):
@@ -247,6 +251,15 @@ def test_a_job_that_is_lost_runs_again_twice_without_what_it_told(
         "fleet: job 1: lost on node 1 (its process was ended by signal 9); left to measure again: 1 recipe",
         "fleet: job 1: it was lost on node 2 (switched off) for the 3rd time; left to measure here: 1 recipe",
     ]
+
+
+def test_what_a_cluster_does_not_take_again_is_measured_here(cache: Cache, capsys: pytest.CaptureFixture[str]) -> None:
+    made, engine = fleet(cache, A, B, tells=[["switched off"]])
+    engine.refuses = 2
+    assert made.measured(parse(A)) is None
+    assert made.measured(parse(B)) is None
+    last = "fleet: job 1: the partition is full; left to measure here: 2 recipes"
+    assert capsys.readouterr().out.splitlines()[-1] == last
 
 
 def test_a_job_that_cannot_run_says_why_and_here_it_is_measured(

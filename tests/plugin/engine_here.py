@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pytest_modelopt.fleet.engine import Machine, Told
+from pytest_modelopt.fleet.engine import EngineError, Machine, Told
 from pytest_modelopt.fleet.job import Event, Job, run_job
 from pytest_modelopt.fleet.project import Project, place
 from pytest_modelopt.results.target import Fingerprint
@@ -23,6 +23,8 @@ class EngineHere:
     """By the name of a job and its attempt, from 1: after how many reports, of tests or of trials, it is lost."""
     architectures: tuple[str, ...] = ()
     """Of the machines that there are, each with that as its id. A job runs with it as `MACHINE` in its environment."""
+    refuses: int = 0
+    """The number of the submission that it refuses, from 1."""
     submitted: list[tuple[Job, Machine | None]] = field(default_factory=list)
     reports: int = 0
 
@@ -41,6 +43,8 @@ class EngineHere:
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
         number = job.machines[0] if job.machines else str(1 + len(self.submitted))
         self.submitted.append((job, avoid))
+        if len(self.submitted) == self.refuses:
+            raise EngineError("the partition is full")
         self._waiting.append((job, Machine(number, f"machine {number}")))
 
     def told(self, wait_s: float) -> Iterator[Told]:

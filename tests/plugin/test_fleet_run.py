@@ -58,10 +58,12 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., lis
 
     made: list[EngineHere] = []
 
-    def use(loses: dict[tuple[str, int], int] | None = None, architectures: tuple[str, ...] = ()) -> list[EngineHere]:
+    def use(
+        loses: dict[tuple[str, int], int] | None = None, architectures: tuple[str, ...] = (), refuses: int = 0
+    ) -> list[EngineHere]:
         def make(self: FleetRun) -> EngineHere:
             copy = tmp_path / f"copy{len(made)}"
-            made.append(EngineHere(copy, self._project(), loses or {}, architectures=architectures))
+            made.append(EngineHere(copy, self._project(), loses or {}, architectures=architectures, refuses=refuses))
             return made[-1]
 
         monkeypatch.setattr(FleetRun, "_engine", make)
@@ -123,7 +125,19 @@ def test_a_job_that_is_lost_three_times_is_red(
     assert [limit.name for case in record.cases for limit in case.limits] == ["max_size"]
 
 
-AT_THE_TEST = "import os\ndef pytest_runtest_call(item):\n    if 'third' in item.name:"
+def test_a_cluster_that_refuses_a_job_is_told_of_its_tests(
+    fleet_project: pytest.Pytester, engine: Callable[..., list[EngineHere]]
+) -> None:
+    engine(refuses=1)
+    result = fleet_project.runpytest("--modelopt", "--modelopt-ray", "auto", "test_it.py")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--modelopt-ray auto: the partition is full*"])
+
+    engine({("test_it.py", 1): 4}, refuses=2)
+    result, record = run(fleet_project, "--modelopt-ray", "auto", "test_it.py")
+    result.assert_outcomes(passed=2, failed=3)
+    why = "test_it.py was lost on machine 1 (its machine was switched off), and cannot be run again: the partition is "
+    assert {case.error.message for case in record.cases if case.model != "test_first"} == {f"{why}full"}
 
 
 @pytest.mark.parametrize(
