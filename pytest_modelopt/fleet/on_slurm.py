@@ -35,6 +35,11 @@ _TIME_MIN = 60
 """Of a job, unless the user says SBATCH_TIMELIMIT. One that is ended runs again without the tests that it has told."""
 _USABLE = ("idle", "mix", "alloc", "comp", "resv", "plan")
 """How the states begin of nodes that run jobs, now or later."""
+_GONE = "GONE"
+_OVER = frozenset(
+    f"{_GONE} BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
+)
+"""States of jobs that run no more; by itself squeue would leave out some that do."""
 _KIND = "%N|%P|%t|%c|%X|%Y|%Z|%m|%f|%G"
 """Of sinfo: name, partition, state, and all that Slurm knows of the kind of a node."""
 _ANSWER_S = 600.0
@@ -225,15 +230,19 @@ class SlurmEngine:
         if not ids:
             return ids
         try:
-            return ids.intersection(_told_by("squeue", "-u", getpass.getuser(), "-h", "-o", "%i").split())
+            told = _told_by("squeue", "-u", getpass.getuser(), "-h", "-t", "all", "-o", "%i %T")
         except EngineError:
             return ids
+        states = dict(line.split(maxsplit=1) for line in told.splitlines())
+        return {each for each in ids if states.get(each, _GONE).strip() not in _OVER}
 
 
 def _told_by(*command: str) -> str:
-    """Raises EngineError."""
+    """The output, whatever the user's own settings filter (`SQUEUE_STATES`). Raises EngineError."""
+    filters = ("SINFO_", "SQUEUE_", "SCONTROL_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(filters)}
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMMAND_S)
+        told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=_COMMAND_S)
     except FileNotFoundError:
         raise EngineError(
             f"there is no Slurm here: `{command[0]}` was not found; call this where jobs are submitted"

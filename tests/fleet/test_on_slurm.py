@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from benchmarks.slurm_cluster import SlurmNode, is_installed, slurm_cluster
+from pytest_modelopt.fleet import on_slurm
 from pytest_modelopt.fleet.engine import Cluster, EngineError, Machine, Told
 from pytest_modelopt.fleet.job import Job
 from pytest_modelopt.fleet.on_slurm import SlurmEngine
@@ -98,6 +99,25 @@ def test_a_job_that_slurm_ends_is_lost_and_those_that_are_closed_leave_no_proces
     process = psutil.Process(began.event["hello"]["process"])
     engine.close()
     assert not process.is_running()
+
+
+def test_a_job_that_is_suspended_or_that_the_users_settings_hide_is_not_lost(
+    engine: SlurmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_slurm, "_QUEUE_S", 0.2)
+    monkeypatch.setattr(on_slurm, "_ARRIVAL_S", 0.2)
+    monkeypatch.setenv("SQUEUE_STATES", "FAILED")
+    monkeypatch.setenv("SINFO_PARTITION", "none")
+    engine.submit(job(3))
+    [began] = told(engine, "hello")
+    number = engine._submitted[-1].job_id
+    subprocess.run(["scontrol", "suspend", number], check=True)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        assert not list(engine.told(0.2))
+    subprocess.run(["scontrol", "resume", number], check=True)
+    [ended] = told(engine, "end")
+    assert (ended.lost, ended.event["end"], ended.machine) == ("", 3, began.machine)
 
 
 def test_machines_of_a_kind_are_asked_once(engine: SlurmEngine) -> None:
