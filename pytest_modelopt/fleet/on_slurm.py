@@ -49,6 +49,8 @@ _ARRIVAL_S = 5.0
 """A shared file system may show what a job has written seconds after the job has ended."""
 _COMMAND_S = 60.0
 _END_S = 10.0
+_LINE = 300
+"""Characters of the line that says why a job failed."""
 
 
 @dataclass
@@ -93,24 +95,27 @@ class SlurmEngine:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._own = Path(tempfile.mkdtemp(prefix="pytest-modelopt-", dir=self.folder))
+            try:
+                self._stage()
+            except BaseException:
+                self.close()
+                raise
         except OSError as error:
             raise EngineError(f"{self.folder} cannot be written: {error.strerror or error}; name another") from None
-        try:
-            (self._own / _LARGE).mkdir()
-            (self._own / _PROJECT).mkdir()
-            self.project.stage(self._own / _PROJECT)
-            for path, digest in self.project.large.items():
-                _provide((self.project.root / path).resolve(), self._own / _LARGE / digest)
-        except BaseException:
-            self.close()
-            raise
+
+    def _stage(self) -> None:
+        for name in (_LARGE, _PROJECT):
+            (self._own / name).mkdir()
+        self.project.stage(self._own / _PROJECT)
+        for path, digest in self.project.large.items():
+            _provide((self.project.root / path).resolve(), self._own / _LARGE / digest)
 
     def machines(self, ask: Callable[[], Fingerprint]) -> list[tuple[Machine, Fingerprint]]:
         """One machine is asked of all that Slurm knows to be of one kind."""
         kinds: dict[tuple[str, ...], list[str]] = {}
         for name, _, *kind in sorted(self._nodes(), key=lambda node: not node[1].startswith("idle")):
             kinds.setdefault(tuple(kind), []).append(name)
-        asked = [(names, self._submit(ask, nodelist=names[0], time=10)) for names in kinds.values()]
+        asked = [(names, self._submit(ask, nodelist=names[0], time=10, mem="500M")) for names in kinds.values()]
         until, found = time.monotonic() + _ANSWER_S, []
         for names, submitted in asked:
             self._await([submitted], until)
@@ -155,8 +160,10 @@ class SlurmEngine:
     def close(self) -> None:
         """Slurm ends the jobs, each of which ends its pytest."""
         self._running = []
+        active = self._active(self._submitted)
         for each in self._submitted:
-            each.cancel(check=False)
+            if each.job_id in active:  # of others scancel prints an error
+                each.cancel(check=False)
         self._await(self._submitted, time.monotonic() + _END_S)  # they write into the folder
         shutil.rmtree(self._own, ignore_errors=True)
 
@@ -265,12 +272,16 @@ def _provide(file: Path, target: Path) -> None:
 
 
 def _last_word(submitted: submitit.Job[Any]) -> str:
-    """What became of a job, in words: what Slurm says of it, and the last line that it has printed."""
-    with contextlib.suppress(EngineError):
+    """What became of a job, in words: what Slurm says of it, and the last line that one printed which failed."""
+    try:
         told = _told_by("scontrol", "show", "job", "-o", submitted.job_id)
-        fields = dict(each.partition("=")[::2] for each in told.split())
-        return f"job {submitted.job_id} of Slurm: {fields.get('JobState', '?')}, {fields.get('Reason', '?')}"
-    return f"job {submitted.job_id} of Slurm is gone"
+    except EngineError:
+        return f"job {submitted.job_id} of Slurm is gone"
+    fields = dict(each.partition("=")[::2] for each in told.split())
+    state = fields.get("JobState", "?")
+    printed = (submitted.stderr() or "").split("\n") if state == "FAILED" else []
+    last = next((line for line in reversed(printed) if line.strip()), fields.get("Reason", "?"))
+    return f"job {submitted.job_id} of Slurm: {state}, {''.join(filter(str.isprintable, last))[:_LINE]}"
 
 
 def _first_line(error: Exception) -> str:

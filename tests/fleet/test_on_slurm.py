@@ -120,6 +120,17 @@ def test_a_job_that_is_suspended_or_that_the_users_settings_hide_is_not_lost(
     assert (ended.lost, ended.event["end"], ended.machine) == ("", 3, began.machine)
 
 
+def test_why_a_job_could_not_begin_is_told(engine: SlurmEngine) -> None:
+    [weights] = (engine._own / "large").iterdir()
+    weights.unlink()
+    weights.write_bytes(b"damaged")
+    engine.submit(job(0))
+    [lost] = told(engine, "end")
+    number = engine._submitted[-1].job_id
+    why = "weights.bin has arrived damaged: run again"
+    assert lost.lost == f"job {number} of Slurm: FAILED, pytest_modelopt.fleet.project.ProjectError: {why}"
+
+
 def test_machines_of_a_kind_are_asked_once(engine: SlurmEngine) -> None:
     here = fingerprint()
     assert sorted(engine.machines(fingerprint), key=str) == [(Machine(each.name, each.name), here) for each in NODES]
