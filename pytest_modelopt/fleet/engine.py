@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -30,20 +29,20 @@ class Cluster:
     place: str
     """The address of a Ray cluster, or the folder that the machines of a Slurm cluster share."""
 
-    def written_in(self, root: Path) -> list[str]:
-        """Patterns of what it writes into a project, which does not travel."""
-        is_within = self.engine == "slurm" and Path(self.place).is_relative_to(root)
-        return [glob.escape(Path(self.place).relative_to(root).as_posix())] if is_within else []
-
-    def require(self) -> None:
-        """Raises EngineError where what it needs is not installed."""
+    def require(self, root: Path) -> None:
+        """Raises EngineError where what it needs is not installed, or would lie in the project at `root`."""
+        if self.engine == "slurm" and Path(self.place).is_relative_to(root):
+            raise EngineError(
+                f"{self.place} lies in the project at {root}: pytest would collect what jobs have there; name a folder "
+                "outside of it"
+            )
         module, name, extra = _NEEDS[self.engine]
         if find_spec(module) is None:
             raise EngineError(f"{name} is not installed: pip install 'pytest-modelopt[{extra}]'")
 
     def connect(self, project: Project) -> Engine:
         """The engine of the cluster, to which the project travels. Raises EngineError."""
-        self.require()
+        self.require(project.root)
         if self.engine == "ray":
             from pytest_modelopt.fleet.on_ray import RayEngine
 

@@ -115,6 +115,7 @@ def run_job(job: Job, root: Path) -> Generator[Event, None, None]:
         folder = Path(name)
         (folder / ITEMS).write_text(json.dumps(job.items), encoding="utf-8")
         (folder / EVENTS).touch()
+        (root / job.folder).mkdir(parents=True, exist_ok=True)  # one without files has not travelled
         log = ending.enter_context((folder / "output").open("w+b"))
         process = subprocess.Popen(
             [sys.executable, "-m", *(text.replace(ROOT, str(root)) for text in job.command)],

@@ -6,9 +6,9 @@ A folder that all machines share holds the project, the jobs and what they tell;
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelopt.fleet.engine import EngineError, Machine, Told
 from pytest_modelopt.fleet.job import Event, Job, run_job
@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 _PROJECT, _LARGE = "project", "large"
 _TIME_MIN = 60
 """Of a job, unless the user says SBATCH_TIMELIMIT. One that is ended runs again without the tests that it has told."""
-_USABLE = ("idle", "mix", "alloc", "comp", "resv", "plan")
+_USABLE = ("idle", "mix", "alloc", "comp", "resv", "plnd")
 """How the states begin of nodes that run jobs, now or later."""
+_OUTAGE = re.compile("contact|connect|timed out|more than", re.IGNORECASE)
+_OUTAGE_S = 90.0
+"""For the controller to come back."""
+_NOT_OURS = ("SLURM_ARRAY_", "SBATCH_ARRAY_", "SBATCH_WAIT")
+"""Variables of the job in which pytest may be running, by how they begin, that would change what a job of ours is."""
 _GONE = "GONE"
 _OVER = frozenset(
     f"{_GONE} BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
@@ -73,9 +78,14 @@ class _Running:
                 data = file.read()
         except FileNotFoundError:
             return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self.read += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        found = []
+        for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+            try:
+                found.append(json.loads(line))
+            except ValueError:  # a file system may show a line before all of it has come
+                break
+            self.read += len(line)
+        return found
 
 
 @dataclass
@@ -91,6 +101,8 @@ class SlurmEngine:
 
     def __post_init__(self) -> None:
         """Raises EngineError where Slurm does not answer, or the folder cannot be written."""
+        if strange := re.search(r"[%\\\n]", str(self.folder)):
+            raise EngineError(f"the folder's path has {strange[0]!r}, which Slurm replaces: name another")
         self._require_answer()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -113,8 +125,9 @@ class SlurmEngine:
     def machines(self, ask: Callable[[], Fingerprint]) -> list[tuple[Machine, Fingerprint]]:
         """One machine is asked of all that Slurm knows to be of one kind."""
         kinds: dict[tuple[str, ...], list[str]] = {}
-        for name, _, *kind in sorted(self._nodes(), key=lambda node: not node[1].startswith("idle")):
-            kinds.setdefault(tuple(kind), []).append(name)
+        for name, state, *kind in sorted(self._nodes(), key=lambda node: not node[1].startswith("idle")):
+            if _runs_jobs(state):
+                kinds.setdefault(tuple(kind), []).append(name)
         asked = [(names, self._submit(ask, nodelist=names[0], time=10, mem="500M")) for names in kinds.values()]
         until, found = time.monotonic() + _ANSWER_S, []
         for names, submitted in asked:
@@ -132,16 +145,16 @@ class SlurmEngine:
         return found
 
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
-        nodes = [name for name, *_ in self._nodes()]
-        wanted = [name for name in nodes if not job.machines or name in job.machines]
-        wanted = [name for name in wanted if avoid is None or name != avoid.id] or wanted
+        nodes = _patiently(self._nodes)
+        wanted = [name for name, state, *_ in nodes if _runs_jobs(state) and (not job.machines or name in job.machines)]
+        wanted = [name for name in wanted if avoid is None or name != avoid.id] or wanted or list(job.machines)
         events = self._own / f"events-{len(self._submitted)}.jsonl"
         submitted = self._submit(
             _run,
             job,
             self._own,
             events,
-            exclude=",".join(name for name in nodes if name not in wanted) or None,
+            exclude=",".join(name for name, *_ in nodes if wanted and name not in wanted) or None,
             exclusive=True,
             gpus_per_node=1 if job.on_gpu else None,
             additional_parameters={"mem": 0},
@@ -160,12 +173,11 @@ class SlurmEngine:
     def close(self) -> None:
         """Slurm ends the jobs, each of which ends its pytest."""
         self._running = []
-        active = self._active(self._submitted)
-        for each in self._submitted:
-            if each.job_id in active:  # of others scancel prints an error
-                each.cancel(check=False)
-        self._await(self._submitted, time.monotonic() + _END_S)  # they write into the folder
-        shutil.rmtree(self._own, ignore_errors=True)
+        try:
+            self._cancel(self._submitted)
+            self._await(self._submitted, time.monotonic() + _END_S)  # they write into the folder
+        finally:
+            shutil.rmtree(self._own, ignore_errors=True)
 
     def _news_of(self, running: _Running) -> Iterator[Told]:
         self._look_at_queue()
@@ -177,6 +189,7 @@ class SlurmEngine:
         is_over = running.over_since is not None and time.monotonic() > running.over_since + _ARRIVAL_S
         if is_over and running in self._running:
             self._running.remove(running)
+            self._cancel([running.submitted])  # its second copy must not run beside it, whatever squeue has told
             yield Told(running.job, {}, running.machine, lost=_last_word(running.submitted))
 
     def _look_at_queue(self) -> None:
@@ -187,8 +200,12 @@ class SlurmEngine:
         active = self._active([each.submitted for each in self._running])
         self._asked_at = now
         for each in self._running:
-            if each.submitted.job_id not in active:
-                each.over_since = each.over_since or now
+            each.over_since = None if each.submitted.job_id in active else each.over_since or now
+
+    def _cancel(self, submitted: list[submitit.Job[Any]]) -> None:
+        if submitted:
+            with contextlib.suppress(EngineError):  # of jobs that are over, which it may no longer know
+                _told_by("scancel", *(each.job_id for each in submitted))
 
     def _await(self, submitted: list[submitit.Job[Any]], until: float) -> None:
         """The end of these jobs, or that time by the monotonic clock."""
@@ -204,30 +221,34 @@ class SlurmEngine:
         defaults = {"job_name": "modelopt", "time": _TIME_MIN, "nodes": 1, "ntasks_per_node": 1, "use_srun": False}
         more = {"no-requeue": True, "chdir": self._own}  # a job that is lost runs again without what it has told
         more |= parameters.pop("additional_parameters", {})
-        try:
-            with warnings.catch_warnings():  # a run may make errors of them
-                warnings.simplefilter("ignore")
-                executor = submitit.SlurmExecutor(self._own / "jobs")
-                executor.update_parameters(**defaults | parameters, additional_parameters=more)
-                self._submitted.append(executor.submit(function, *arguments))
-        except (RuntimeError, OSError) as error:
-            raise EngineError(f"Slurm refuses a job: {_first_line(error)}") from None
+
+        def submit() -> submitit.Job[Any]:
+            try:
+                with warnings.catch_warnings(), _without(_NOT_OURS):  # a run may make errors of warnings
+                    warnings.simplefilter("ignore")
+                    executor = submitit.SlurmExecutor(self._own / "jobs")
+                    executor.update_parameters(**defaults | parameters, additional_parameters=more)
+                    return executor.submit(function, *arguments)
+            except (RuntimeError, OSError) as error:
+                raise EngineError(f"Slurm refuses a job: {_first_line(error)}") from None
+
+        self._submitted.append(_patiently(submit))
         return self._submitted[-1]
 
     def _require_answer(self) -> None:
-        if not self._nodes():
+        if not any(_runs_jobs(state) for _, state, *_ in self._nodes()):
             raise EngineError(
                 "no node of the Slurm partition is up: look at `sinfo`, or name another by SBATCH_PARTITION"
             )
 
     def _nodes(self) -> list[tuple[str, ...]]:
-        """Those of the partition that run jobs: name, state, and what there is of it. Raises EngineError."""
-        named = os.environ.get("SBATCH_PARTITION", "").split(",")
+        """Those of the partition: name, state, and what there is of it. Raises EngineError."""
+        named = [name.strip() for name in os.environ.get("SBATCH_PARTITION", "").split(",")]
         rows = [line.strip().split("|") for line in _told_by("sinfo", "-N", "-h", "-o", _KIND).splitlines()]
         found = {
             name: (name, state, *kind)
             for name, partition, state, *kind in rows
-            if (partition.rstrip("*") in named if any(named) else partition.endswith("*")) and state.startswith(_USABLE)
+            if (partition.rstrip("*") in named if any(named) else partition.endswith("*"))
         }
         return list(found.values())
 
@@ -237,11 +258,40 @@ class SlurmEngine:
         if not ids:
             return ids
         try:
-            told = _told_by("squeue", "-u", getpass.getuser(), "-h", "-t", "all", "-o", "%i %T")
+            told = _told_by("squeue", "--me", "-h", "-t", "all", "-o", "%i %T")
         except EngineError:
             return ids
         states = dict(line.split(maxsplit=1) for line in told.splitlines())
         return {each for each in ids if states.get(each, _GONE).strip() not in _OVER}
+
+
+def _runs_jobs(state: str) -> bool:
+    return state.startswith(_USABLE) and not state.endswith("*")  # which does not answer
+
+
+_T = TypeVar("_T")
+
+
+def _patiently(ask: Callable[[], _T]) -> _T:
+    """The answer, once the controller gives one. Raises EngineError."""
+    until = time.monotonic() + _OUTAGE_S
+    while True:
+        try:
+            return ask()
+        except EngineError as error:
+            if time.monotonic() > until or not _OUTAGE.search(str(error)):
+                raise
+        time.sleep(1)
+
+
+@contextlib.contextmanager
+def _without(beginnings: tuple[str, ...]) -> Iterator[None]:
+    """This process's environment without variables whose names begin so."""
+    gone = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(beginnings)}
+    try:
+        yield
+    finally:
+        os.environ.update(gone)
 
 
 def _told_by(*command: str) -> str:

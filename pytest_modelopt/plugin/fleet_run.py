@@ -51,7 +51,7 @@ class FleetRun:
         """By node id, those that have not been reported."""
         self._lost: dict[str, int] = {}
         try:
-            cluster.require()
+            cluster.require(config.rootpath)
         except EngineError as error:
             raise usage_error(f"{self._option}: {error}", "usage-fleet") from None
         for option, why in (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,6 +112,7 @@ def is_enabled(config: pytest.Config) -> bool:
 
 def read_options(config: pytest.Config) -> Options:
     """The options of this run. Raises pytest.UsageError for a value that cannot be read."""
+    _refuse_misleading_paths(config)
     budgets, named = _path(config, "budgets")
     report, _ = _path(config, "report")
     strict = config.getoption("--modelopt-strict")
@@ -144,6 +147,28 @@ def read_options(config: pytest.Config) -> Options:
             )
         ),
     )
+
+
+def _refuse_misleading_paths(config: pytest.Config) -> None:
+    """Pytest looks for the root folder and the ini file before it knows our options: a path behind one, without `=`, is
+    a path of tests to it, and if that lies elsewhere, so does what it finds.
+
+    Raises:
+        pytest.UsageError: where pytest has found no ini file above the folder in which it was called.
+    """
+    here = config.invocation_params.dir
+    is_found = config.inipath is not None and here.is_relative_to(config.inipath.parent)
+    if is_found or config.getoption("inifilename", None):
+        return
+    named = {f"--modelopt-{name.replace('_', '-')}" for name, metavar, _ in SETTINGS if metavar}
+    given = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *map(str, config.invocation_params.args)]
+    for option, value in pairwise(given):
+        path = _absolute(here, value)
+        if option in named and path.exists() and not path.is_relative_to(here):
+            raise _wrong(
+                f"{option} {value}: pytest does not know the option when it looks for its root folder, takes this for "
+                f"a path of tests and chose {config.rootpath}: write {option}={value}"
+            )
 
 
 def _base(config: pytest.Config) -> tuple[str | None, Path | None]:
@@ -181,11 +206,11 @@ def _path(config: pytest.Config, key: str) -> tuple[Path | None, bool]:
     """(absolute path, whether it was named): the command line's is relative to where pytest was called."""
     given = config.getoption(f"--modelopt-{key}")
     if given is not None:
-        return _absolute(config.invocation_params.dir / given), True
+        return _absolute(config.invocation_params.dir, given), True
     given = config.getini(f"modelopt_{key}")
     if given:
         folder = config.inipath.parent if config.inipath else config.rootpath
-        return _absolute(folder / given), True
+        return _absolute(folder, given), True
     return None, False
 
 
@@ -195,7 +220,9 @@ def _targets(config: pytest.Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(folder: Path, given: str) -> Path:
+    """Of a path that starts from the folder. A shell leaves `~` as it is behind `=`."""
+    path = folder / os.path.expanduser(given)  # noqa: PTH111 -- which raises where there is no such user
     return Path(os.path.abspath(path))  # noqa: PTH100 -- as pytest does: links stay as the user names them
 
 

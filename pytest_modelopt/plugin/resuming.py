@@ -51,7 +51,7 @@ def take_resumed(config: pytest.Config, session: Session) -> None:
     except ProjectError as error:
         raise usage_error(f"--modelopt-resume: {error}", "usage-fleet") from None
     if not record.project:
-        why = "no run on a fleet wrote it (--modelopt-ray), so nobody knows of which state of the project it is"
+        why = "no run on a fleet wrote it (--modelopt-ray, --modelopt-slurm): which state of the project was it?"
     elif record.project != session.project:
         why = "files of the project have changed since"
     elif (record.tool_version, record.seed) != (__version__, SEED):
@@ -108,7 +108,8 @@ def travelling(config: pytest.Config, session: Session) -> Project:
     """The project's files, but what this run writes. Raises ProjectError."""
     root, options = config.rootpath, session.options
     report = [options.report / each.NAME for each in files.report_files()] if options.report else []
-    written = [path for path in (*report, options.html, options.save) if path and path.is_relative_to(root)]
+    written = [
+        path for path in (*report, options.html, options.save, options.resume) if path and path.is_relative_to(root)
+    ]
     outputs = (path.relative_to(root).as_posix() for path in written)
-    of_cluster = options.cluster.written_in(root) if options.cluster is not None else ()
-    return read_project(root, [*config.getini("modelopt_fleet_exclude"), *outputs, *of_cluster])
+    return read_project(root, [*config.getini("modelopt_fleet_exclude"), *outputs])

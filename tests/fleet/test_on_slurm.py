@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.slurm_cluster import SlurmNode, is_installed, slurm_cluster
+from benchmarks.slurm_cluster import Controller, SlurmNode, is_installed, slurm_cluster
 from pytest_modelopt.fleet import on_slurm
 from pytest_modelopt.fleet.engine import Cluster, EngineError, Machine, Told
 from pytest_modelopt.fleet.job import Job
@@ -30,14 +32,24 @@ sys.exit(3)
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Path]:
+def cluster() -> Iterator[tuple[Path, Controller]]:
     """A folder that all nodes of a cluster see, while that is up."""
     pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
     if not is_installed():
         pytest.skip("Slurm is not installed (Debian's package `slurm-wlm`)")
     short = tempfile.TemporaryDirectory(prefix="sl", ignore_cleanup_errors=True)
-    with short as name, slurm_cluster(Path(name, "slurm"), NODES):
-        yield Path(name, "shared")
+    with short as name, slurm_cluster(Path(name, "slurm"), NODES) as controller:
+        yield Path(name, "shared"), controller
+
+
+@pytest.fixture
+def shared(cluster: tuple[Path, Controller]) -> Path:
+    return cluster[0]
+
+
+@pytest.fixture
+def controller(cluster: tuple[Path, Controller]) -> Controller:
+    return cluster[1]
 
 
 @pytest.fixture
@@ -131,6 +143,59 @@ def test_why_a_job_could_not_begin_is_told(engine: SlurmEngine) -> None:
     assert lost.lost == f"job {number} of Slurm: FAILED, pytest_modelopt.fleet.project.ProjectError: {why}"
 
 
+def test_what_squeue_says_wrong_for_a_moment_loses_no_job_and_a_lost_job_runs_no_more(
+    engine: SlurmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system may show a line before all of it has come, too."""
+    monkeypatch.setattr(on_slurm, "_QUEUE_S", 0.2)
+    monkeypatch.setattr(on_slurm, "_ARRIVAL_S", 1.0)
+    monkeypatch.setenv("LOGNAME", "daemon")
+    engine.submit(job(600))
+    [began] = told(engine, "hello")
+    process = psutil.Process(began.event["hello"]["process"])
+    active, whole = SlurmEngine._active, engine._running[0].events.read_bytes()
+    monkeypatch.setattr(SlurmEngine, "_active", lambda self, submitted: set())
+    engine._running[0].events.write_bytes(whole + bytes(20) + b"\n")
+    assert not list(engine.told(0.5))
+    monkeypatch.setattr(SlurmEngine, "_active", active)
+    engine._running[0].events.write_bytes(whole + b'{"later": 1, "machine": ["a", "b"]}\n')
+    end = time.monotonic() + 2
+    found = []
+    while time.monotonic() < end:
+        found += list(engine.told(0.2))
+    assert [each.event for each in found] == [{"later": 1}]
+    monkeypatch.setattr(SlurmEngine, "_active", lambda self, submitted: set())
+    [lost] = told(engine, "end")
+    assert lost.lost
+    process.wait(30)
+
+
+def test_a_job_waits_for_its_machine_that_was_down_when_it_was_submitted(engine: SlurmEngine) -> None:
+    down, other = (node.name for node in NODES)
+    subprocess.run(["scontrol", "update", f"nodename={other}", "state=drain", "reason=test"], check=True)
+    engine.submit(job(5, (down,)))
+    engine.submit(job(0, (down,)))
+    subprocess.run(["scontrol", "update", f"nodename={other}", "state=resume"], check=True)
+    assert {each.machine for each in told(engine, "end", jobs=2)} == {Machine(down, down)}
+
+
+def test_a_job_begins_where_pytest_is_a_task_of_an_array(engine: SlurmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SBATCH_ARRAY_INX", "SBATCH_WAIT"):
+        monkeypatch.setenv(name, "1")
+    engine.submit(job(0))
+    assert [each.lost for each in told(engine, "end")] == [""]
+    assert os.environ["SLURM_ARRAY_JOB_ID"] == "1"
+
+
+def test_a_controller_that_is_away_is_waited_for(engine: SlurmEngine, controller: Controller) -> None:
+    controller.end()
+    again = threading.Timer(3, controller.restart)
+    again.start()
+    engine.submit(job(0))
+    again.join()
+    assert [each.lost for each in told(engine, "end")] == [""]
+
+
 def test_machines_of_a_kind_are_asked_once(engine: SlurmEngine) -> None:
     here = fingerprint()
     assert sorted(engine.machines(fingerprint), key=str) == [(Machine(each.name, each.name), here) for each in NODES]
@@ -146,16 +211,18 @@ def test_what_slurm_refuses_is_told(engine: SlurmEngine, monkeypatch: pytest.Mon
         SlurmEngine(engine.folder, engine.project)
 
 
-@pytest.mark.parametrize("folder", ["run/[1]", "run"])
-def test_a_folder_within_the_project_does_not_travel(tmp_path: Path, folder: str) -> None:
-    (tmp_path / folder).mkdir(parents=True)
-    for name in ("work.py", f"{folder}/left.py"):
-        (tmp_path / name).touch()
-    assert set(read_project(tmp_path, Cluster("slurm", f"{tmp_path}/{folder}").written_in(tmp_path)).small) == {
-        "work.py"
-    }
-    assert Cluster("slurm", "/elsewhere").written_in(tmp_path) == []
-    assert Cluster("ray", f"{tmp_path}/{folder}").written_in(tmp_path) == []
+@pytest.mark.parametrize("name", ["100%", "a\\b"])
+def test_a_folder_whose_name_slurm_would_replace_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(EngineError, match=r"which Slurm replaces: name another$"):
+        SlurmEngine(tmp_path / name, read_project(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_within_the_project_is_refused(tmp_path: Path) -> None:
+    """Pytest would collect the copies of the project that a killed run has left there."""
+    why = rf"^{tmp_path}/run lies in the project at {tmp_path}: .* name a folder outside of it$"
+    with pytest.raises(EngineError, match=why):
+        Cluster("slurm", f"{tmp_path}/run").connect(read_project(tmp_path))
 
 
 def test_a_folder_that_cannot_be_written_is_named(shared: Path, tmp_path: Path) -> None:

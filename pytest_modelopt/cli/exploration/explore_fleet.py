@@ -181,7 +181,7 @@ def fleet_of(options: argparse.Namespace, gauge: GateGauge, cache: Cache, recipe
         if not path.is_relative_to(root):
             raise ValueError(f"{option}: {what} {path}, outside of the project at {root}, which alone travels")
     try:
-        fleet.engine = cluster.connect(read_project(root, [*options.fleet_exclude, *cluster.written_in(root)]))
+        fleet.engine = cluster.connect(read_project(root, options.fleet_exclude))
         machines = _alike(fleet.engine)
         command = (_MODULE, *(with_root(text, root) for text in options.arguments))
         folder, environment = here.relative_to(root).as_posix(), carried_environment(root)
@@ -203,7 +203,7 @@ def cluster_of(options: argparse.Namespace) -> Cluster | None:
     if options.ray is not None and options.slurm is not None:
         raise ValueError("--ray and --slurm are two clusters; recipes are measured on one: give one of them")
     if options.slurm is not None:
-        return Cluster("slurm", str(options.slurm.absolute()))
+        return Cluster("slurm", str(options.slurm.expanduser().absolute()))
     return None if options.ray is None else Cluster("ray", options.ray)
 
 

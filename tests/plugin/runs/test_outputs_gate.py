@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 
 import pytest
@@ -51,6 +52,38 @@ def test_it_is_a_usage_error_before_anything_is_measured(
     assert not (pytester.path / "started").exists()
     assert sorted(pytester.path.rglob("*")) == before
     assert (pytester.path / "file").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("ini", ["", "[pytest]\n"])
+@pytest.mark.parametrize("value", ["../out", "../out/old.json"])
+def test_a_path_by_which_pytest_would_take_another_root_folder_is_refused(
+    project: Project, ini: str, value: str
+) -> None:
+    """Else budgets.yaml is not found, and the run is green without a case."""
+    pytester = project(one_case())
+    (pytester.path / "work").mkdir()
+    (pytester.path / "out").mkdir()
+    (pytester.path / "out" / "old.json").touch()
+    for name in ("shop.py", "budgets.yaml"):
+        (pytester.path / name).rename(pytester.path / "work" / name)
+    (pytester.path / "work" / "pytest.ini").write_text(ini, encoding="utf-8")
+    pytester.chdir()
+    os.chdir("work")
+    option = "--modelopt-html" if value.endswith("json") else "--modelopt-report"
+    refused = pytester.runpytest("--modelopt", "--collect-only", option, value)
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines([f"ERROR: {option} {value}: pytest does not know *: write {option}={value}"])
+    for good in ([f"{option}={value}"], ["-c", "pytest.ini", option, value], [option, "new"]):
+        taken = pytester.runpytest("--modelopt", "--collect-only", "-q", *good)
+        taken.stdout.fnmatch_lines(["budgets.yaml::*", "1 test collected*"])
+
+
+def test_the_home_folder_is_meant_behind_an_equals_sign(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytester = project(one_case())
+    monkeypatch.setenv("HOME", str(pytester.path / "home"))
+    pytester.runpytest("--modelopt", "--modelopt-report=~/out", "-k", "nothing")
+    assert (pytester.path / "home" / "out").is_dir()
+    assert not (pytester.path / "~").exists()
 
 
 def test_what_is_wrong_with_a_baseline_is_told_as_text(project: Project) -> None:
