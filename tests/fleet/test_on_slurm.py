@@ -21,6 +21,7 @@ from pytest_modelopt.fleet.on_slurm import SlurmEngine
 from pytest_modelopt.fleet.project import read_project
 from pytest_modelopt.optimizing.this_machine import fingerprint
 
+pytestmark = pytest.mark.e2e
 NODES = tuple(SlurmNode(f"machine{number}", "127.0.0.1") for number in (1, 2))
 WORK = """
 import pathlib, sys, time
@@ -59,6 +60,13 @@ def engine(shared: Path, tmp_path: Path) -> Iterator[SlurmEngine]:
     made = SlurmEngine(shared, read_project(tmp_path))
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is on one disk here, and the cluster small."""
+    monkeypatch.setattr(on_slurm, "_QUEUE_S", 0.2)
+    monkeypatch.setattr(on_slurm, "_ARRIVAL_S", 1.0)
 
 
 def job(seconds: float, machines: tuple[str, ...] = ()) -> Job:
@@ -116,8 +124,6 @@ def test_a_job_that_slurm_ends_is_lost_and_those_that_are_closed_leave_no_proces
 def test_a_job_that_is_suspended_or_that_the_users_settings_hide_is_not_lost(
     engine: SlurmEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_slurm, "_QUEUE_S", 0.2)
-    monkeypatch.setattr(on_slurm, "_ARRIVAL_S", 0.2)
     monkeypatch.setenv("SQUEUE_STATES", "FAILED")
     monkeypatch.setenv("SINFO_PARTITION", "none")
     engine.submit(job(3))
@@ -147,8 +153,6 @@ def test_what_squeue_says_wrong_for_a_moment_loses_no_job_and_a_lost_job_runs_no
     engine: SlurmEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system may show a line before all of it has come, too."""
-    monkeypatch.setattr(on_slurm, "_QUEUE_S", 0.2)
-    monkeypatch.setattr(on_slurm, "_ARRIVAL_S", 1.0)
     monkeypatch.setenv("LOGNAME", "daemon")
     engine.submit(job(600))
     [began] = told(engine, "hello")

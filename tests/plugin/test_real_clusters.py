@@ -82,7 +82,7 @@ class RealCluster:
     """Those of one machine, by what tells it in a job's environment."""
 
 
-@pytest.fixture(params=["ray", "slurm"])
+@pytest.fixture(params=["ray", pytest.param("slurm", marks=pytest.mark.slow)])
 def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
     yield from (_on_ray if request.param == "ray" else _on_slurm)(monkeypatch)
 
