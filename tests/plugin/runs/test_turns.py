@@ -99,7 +99,7 @@ def pytest_runtest_call(item):
     finally:
         (case,) = item.stash[CASES]
         before = len(made)
-        again = item.measure()
+        [again] = item.measure()
         print("made:", before, "again:", len(made) - before, again.timing.pairs != case.timing.pairs)
 """)
     result = pytester.runpytest("--modelopt", "-v", "-s", "-k", "m and (int8 or low)", "-p", "no:cacheprovider")
