@@ -34,10 +34,10 @@ _PROJECT, _LARGE = "project", "large"
 _TIME_MIN = 60
 """Of a job, unless the user says SBATCH_TIMELIMIT. One that is ended runs again without the tests that it has told."""
 _USABLE = ("idle", "mix", "alloc", "comp", "resv", "plnd")
-"""How the states begin of nodes that run jobs, now or later."""
-_OUTAGE = re.compile("contact|connect|timed out|more than", re.IGNORECASE)
+"""Beginnings of the states in which a node runs jobs, now or later."""
+_OUTAGE = re.compile("does not answer|contact|connection|connect failure|timed out", re.IGNORECASE)
+"""What Slurm says while its controller is away."""
 _OUTAGE_S = 90.0
-"""For the controller to come back."""
 _NOT_OURS = ("SLURM_ARRAY_", "SBATCH_ARRAY_", "SBATCH_WAIT")
 """Variables of the job in which pytest may be running, by how they begin, that would change what a job of ours is."""
 _GONE = "GONE"
@@ -322,7 +322,7 @@ def _provide(file: Path, target: Path) -> None:
 
 
 def _last_word(submitted: submitit.Job[Any]) -> str:
-    """What became of a job, in words: what Slurm says of it, and the last line that one printed which failed."""
+    """Say what became of a job: its state and Slurm's reason, or the last line that a failed one printed."""
     try:
         told = _told_by("scontrol", "show", "job", "-o", submitted.job_id)
     except EngineError:

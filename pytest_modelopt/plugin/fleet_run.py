@@ -29,14 +29,7 @@ _ELSEWHERE = (
     "environment variables and what `modelopt_fleet_exclude` leaves here"
 )
 _LOST = "look for what ends processes there (too little memory, a time limit), or measure it on another machine"
-_MINE = (
-    "--modelopt-ray",
-    "--modelopt-slurm",
-    "--modelopt-resume",
-    "--modelopt-report",
-    "--modelopt-html",
-    "--modelopt-save",
-)
+_MINE = tuple(f"--modelopt-{name}" for name in ("ray", "slurm", "resume", "report", "html", "save"))
 """Options of the process that reports, which a job's pytest is not given."""
 
 

@@ -58,6 +58,16 @@ class Options:
     """For the layers through which a recipe breaks a limit on answers; 0: they are not looked for."""
 
 
+_INI_FILES = {
+    "pytest.toml": "",
+    ".pytest.toml": "",
+    "pytest.ini": "",
+    ".pytest.ini": "",
+    "pyproject.toml": "[tool.pytest",
+    "tox.ini": "[pytest]",
+    "setup.cfg": "[tool:pytest]",
+}
+"""Names in the order in which pytest looks for them, each with what makes it one of pytest's."""
 SWITCH = "optimize and measure the models of budgets.yaml and of tests that use `modelopt`, and assert their budgets"
 """Help of `--modelopt`."""
 SETTINGS = (
@@ -151,24 +161,36 @@ def read_options(config: pytest.Config) -> Options:
 
 def _refuse_misleading_paths(config: pytest.Config) -> None:
     """Pytest looks for the root folder and the ini file before it knows our options: a path behind one, without `=`, is
-    a path of tests to it, and if that lies elsewhere, so does what it finds.
+    a path of tests to it, and if that lies elsewhere, so may what it finds.
 
     Raises:
-        pytest.UsageError: where pytest has found no ini file above the folder in which it was called.
+        pytest.UsageError: where pytest has found others than those of the folder in which it was called.
     """
     here = config.invocation_params.dir
-    is_found = config.inipath is not None and here.is_relative_to(config.inipath.parent)
-    if is_found or config.getoption("inifilename", None):
+    if config.getoption("inifilename", None):
         return
     named = {f"--modelopt-{name.replace('_', '-')}" for name, metavar, _ in SETTINGS if metavar}
     given = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *map(str, config.invocation_params.args)]
     for option, value in pairwise(given):
         path = _absolute(here, value)
-        if option in named and path.exists() and not path.is_relative_to(here):
+        is_apart = option in named and path.exists() and not path.is_relative_to(here)
+        if is_apart and not _has_root_of(here, config):
             raise _wrong(
                 f"{option} {value}: pytest does not know the option when it looks for its root folder, takes this for "
                 f"a path of tests and chose {config.rootpath}: write {option}={value}"
             )
+
+
+def _has_root_of(here: Path, config: pytest.Config) -> bool:
+    """Whether pytest has found the ini file, or without one the root folder, that are next above `here`."""
+    above = (here, *here.parents)
+    for file, section in ((folder / name, section) for folder in above for name, section in _INI_FILES.items()):
+        if file.is_file() and section in file.read_text(encoding="utf-8", errors="replace"):
+            return config.inipath is not None and file.samefile(config.inipath)
+    of_packages = (
+        folder for folder in above if any((folder / name).is_file() for name in ("setup.py", "pyproject.toml"))
+    )
+    return config.getoption("rootdir", None) is not None or config.rootpath in (here, *of_packages)
 
 
 def _base(config: pytest.Config) -> tuple[str | None, Path | None]:

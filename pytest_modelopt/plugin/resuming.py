@@ -105,11 +105,10 @@ def _names(targets: Iterable[Target], machine: Fingerprint) -> set[str]:
 
 
 def travelling(config: pytest.Config, session: Session) -> Project:
-    """The project's files, but what this run writes. Raises ProjectError."""
+    """The project's files, but what this run writes, and what the run that it goes on from has. Raises ProjectError."""
     root, options = config.rootpath, session.options
-    report = [options.report / each.NAME for each in files.report_files()] if options.report else []
-    written = [
-        path for path in (*report, options.html, options.save, options.resume) if path and path.is_relative_to(root)
-    ]
-    outputs = (path.relative_to(root).as_posix() for path in written)
+    folders = [options.report, options.resume and options.resume.parent]
+    reports = [folder / each.NAME for folder in folders if folder for each in files.report_files()]
+    ours = (*reports, options.html, options.save, options.resume)
+    outputs = (path.relative_to(root).as_posix() for path in ours if path and path.is_relative_to(root))
     return read_project(root, [*config.getini("modelopt_fleet_exclude"), *outputs])

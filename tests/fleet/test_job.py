@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -54,6 +55,13 @@ def test_it_runs_its_tests_and_no_others_and_tells_each_phase(root: Path) -> Non
     ]
     assert end["end"] == 0
     assert json.loads(json.dumps(reports)) == reports
+
+
+def test_a_folder_without_files_which_does_not_travel_is_there(root: Path) -> None:
+    called = replace(job("test_first"), folder="empty/one")
+    reports, end = reported(run_job(called, root))
+    assert (len(reports), end["end"]) == (3, 0)
+    assert (root / "empty" / "one" / "first").is_file()
 
 
 def test_its_environment_is_that_of_who_submitted_it_where_measuring_depends_on_it(

@@ -203,6 +203,11 @@ def test_a_run_that_the_first_failure_ended_is_gone_on_with(
     result.assert_outcomes(failed=2)
     assert again.cases[0] == first
 
+    (fleet_project.path / "report").rename(fleet_project.path / "first")
+    elsewhere = ("--modelopt-resume", "first/record.json", "budgets.yaml")
+    result, again = run(fleet_project, *elsewhere)  # the record itself is no change of the project
+    assert again.cases[0] == first
+
     with (fleet_project.path / "shop.py").open("a", encoding="utf-8") as module:
         module.write("# another one\n")
     refused = fleet_project.runpytest("--modelopt", *goes_on)
@@ -225,6 +230,7 @@ def test_what_cannot_be_gone_on_with_is_named(fleet_project: pytest.Pytester, fi
     [
         (("-n", "2"), "--modelopt-ray does not go together with -n: pytest-xdist would place the tests, too"),
         (("--modelopt-against", "HEAD"), "--modelopt-against"),
+        (("--modelopt-slurm", "../shared"), "--modelopt-ray and --modelopt-slurm are two clusters; a run is measured"),
         (("-n", "2", "--modelopt-resume", "r.json"), "--modelopt-resume does not go together with -n: the processes"),
     ],
 )

@@ -73,9 +73,27 @@ def test_a_path_by_which_pytest_would_take_another_root_folder_is_refused(
     refused = pytester.runpytest("--modelopt", "--collect-only", option, value)
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines([f"ERROR: {option} {value}: pytest does not know *: write {option}={value}"])
+    (pytester.path / "pytest.ini").write_text(ini, encoding="utf-8")
+    refused = pytester.runpytest("--modelopt", "--collect-only", option, value)
+    refused.stderr.fnmatch_lines([f"ERROR: {option} {value}: pytest does not know *: write {option}={value}"])
     for good in ([f"{option}={value}"], ["-c", "pytest.ini", option, value], [option, "new"]):
         taken = pytester.runpytest("--modelopt", "--collect-only", "-q", *good)
         taken.stdout.fnmatch_lines(["budgets.yaml::*", "1 test collected*"])
+
+
+@pytest.mark.parametrize("given", [(), ("--rootdir=.",)])
+def test_without_an_ini_file_it_is_the_root_folder_that_is_looked_at(project: Project, given: tuple[str, ...]) -> None:
+    pytester = project(one_case())
+    (pytester.path / "work" / "report").mkdir(parents=True)
+    (pytester.path / "out").mkdir()
+    for name in ("shop.py", "budgets.yaml"):
+        (pytester.path / name).rename(pytester.path / "work" / name)
+    for each in (*pytester.path.glob("*.ini"), *pytester.path.glob("*.toml")):
+        each.unlink()
+    os.chdir("work")
+    arguments = ("--modelopt", "--collect-only", "-q", *given, "--modelopt-report")
+    assert pytester.runpytest(*arguments, "../out").ret == (0 if given else pytest.ExitCode.USAGE_ERROR)
+    assert pytester.runpytest(*arguments, "report").ret == 0
 
 
 def test_the_home_folder_is_meant_behind_an_equals_sign(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
