@@ -40,11 +40,6 @@ _OUTAGE = re.compile("does not answer|contact|connection|connect failure|timed o
 _OUTAGE_S = 90.0
 _NOT_OURS = ("SLURM_ARRAY_", "SBATCH_ARRAY_", "SBATCH_WAIT")
 """Variables of the job in which pytest may be running, by how they begin, that would change what a job of ours is."""
-_GONE = "GONE"
-_OVER = frozenset(
-    f"{_GONE} BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
-)
-"""States of jobs that run no more; by itself squeue would leave out some that do."""
 _KIND = "%N|%P|%t|%c|%X|%Y|%Z|%m|%f|%G"
 """Of sinfo: name, partition, state, and all that Slurm knows of the kind of a node."""
 _ANSWER_S = 600.0
@@ -258,11 +253,9 @@ class SlurmEngine:
         if not ids:
             return ids
         try:
-            told = _told_by("squeue", "--me", "-h", "-t", "all", "-o", "%i %T")
+            return ids.intersection(_told_by("squeue", "--me", "-h", "-o", "%i").split())
         except EngineError:
             return ids
-        states = dict(line.split(maxsplit=1) for line in told.splitlines())
-        return {each for each in ids if states.get(each, _GONE).strip() not in _OVER}
 
 
 def _runs_jobs(state: str) -> bool:
@@ -295,7 +288,7 @@ def _without(beginnings: tuple[str, ...]) -> Iterator[None]:
 
 
 def _told_by(*command: str) -> str:
-    """The output, whatever the user's own settings filter (`SQUEUE_STATES`). Raises EngineError."""
+    """The output, whatever the user's own settings leave out (`SQUEUE_STATES`). Raises EngineError."""
     filters = ("SINFO_", "SQUEUE_", "SCONTROL_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(filters)}
     try:

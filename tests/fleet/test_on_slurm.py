@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import tempfile
 import threading
@@ -198,6 +200,31 @@ def test_a_controller_that_is_away_is_waited_for(engine: SlurmEngine, controller
     engine.submit(job(0))
     again.join()
     assert [each.lost for each in told(engine, "end")] == [""]
+
+
+def test_an_outage_is_waited_out_and_a_refusal_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    away = "`sinfo` failed: slurm_load_partitions: Unable to contact slurm controller (connect failure)"
+    for why, waits in ((away, [1, 1]), ("Slurm refuses a job: sbatch: error: Requested more than there is", [])):
+        slept.clear()
+        answers = iter([why, why, ""])
+
+        def ask(answers: Iterator[str] = answers) -> str:
+            if answer := next(answers):
+                raise EngineError(answer)
+            return "nodes"
+
+        with contextlib.nullcontext() if waits else pytest.raises(EngineError, match=re.escape(why)):
+            assert on_slurm._patiently(ask) == "nodes"
+        assert slept == waits
+
+    def never() -> str:
+        raise EngineError(away)
+
+    monkeypatch.setattr(on_slurm, "_OUTAGE_S", -1.0)
+    with pytest.raises(EngineError, match="connect failure"):
+        on_slurm._patiently(never)
 
 
 def test_machines_of_a_kind_are_asked_once(engine: SlurmEngine) -> None:
